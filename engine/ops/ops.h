@@ -155,7 +155,13 @@ struct exec {
     /* Asked after every block with the part of the current phase that is done, 0…1. false: cancel. NULL: never cancel. */
     bool (*on_block)(void *user, float fraction);
     void *user;
+    /* Shown every stage that the goldens record, by the golden's name. NULL: nobody looks. */
+    void (*observe)(void *user, const char *stage, const struct tensor *value);
+    void *observe_user;
 };
+
+/* Shows a stage to the observer, if there is one. The name is a format for at most one index: "step0.double.%d.text". */
+void exec_observe(struct exec *ex, const char *stage, int index, const struct tensor *value);
 
 /* CYI_E_CANCELLED when on_block says so. */
 enum cyi_status exec_report_block(struct exec *ex, int64_t n_done, int64_t n_all, struct cyi_error *err);
