@@ -6,7 +6,8 @@
 
 struct mapped_file;
 
-/* Errors: IO (names the file and the system's reason; not a regular file; empty), MEMORY. The file must not shrink while mapped. */
+/* Errors: IO (names the file and the system's reason; not a regular file; empty), MEMORY. The file must not shrink while mapped:
+ * the system would end the process (SIGBUS) at the next read behind the new end. */
 enum cyi_status mapped_file_open(const struct cyi_allocator *allocator, const char *path, struct mapped_file **ret_file,
                                  struct cyi_error *err);
 void mapped_file_close(struct mapped_file *file);
@@ -28,6 +29,14 @@ bool folder_exists(const char *path); /* a folder (or a link to one) */
 /* Writes a file in one go: temporary file beside it, fsync, rename, fsync of the folder. On failure nothing is left. Errors: IO, MEMORY. */
 enum cyi_status file_write_atomically(const struct cyi_allocator *allocator, const char *path, const void *data,
                                       size_t size_bytes, struct cyi_error *err);
+
+/* The same from pieces that follow each other in the file. */
+struct file_piece {
+    const void *data;
+    size_t size_bytes;
+};
+enum cyi_status file_write_pieces(const struct cyi_allocator *allocator, const char *path, const struct file_piece *pieces,
+                                  size_t n_pieces, struct cyi_error *err);
 
 /* folder + "/" + name, released with mem_free. NULL when there is no memory. */
 char *path_join(const struct cyi_allocator *allocator, const char *folder, const char *name);
