@@ -233,7 +233,7 @@ typedef bool (*cyi_progress_fn)(void *user, const struct cyi_progress *progress)
 
 #define CYI_MAX_REFERENCES 10
 #define CYI_MAX_STEPS 1000
-#define CYI_MAX_PROMPT_BYTES (1024 * 1024)
+#define CYI_MAX_PROMPT_BYTES (64 * 1024)
 
 struct cyi_request {
     const char *prompt;          /* UTF-8 */
