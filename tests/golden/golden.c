@@ -88,7 +88,7 @@ double golden_psnr(const uint8_t *x, const uint8_t *y, size_t n) {
         double d = (double)x[i] - (double)y[i];
         sum += d * d;
     }
-    return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n / sum) : INFINITY;
+    return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n / sum) : (double)INFINITY;
 }
 
 void golden_check(const char *stage, const struct tensor *x, const struct tensor *y, double limit) {
