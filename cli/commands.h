@@ -1,0 +1,14 @@
+/* commands: the sub-commands, one file each. */
+#ifndef CLI_COMMANDS_H
+#define CLI_COMMANDS_H
+
+#include "options.h"
+
+extern const struct command command_generate;
+extern const struct command command_info;
+extern const struct command command_verify;
+extern const struct command command_models;
+extern const struct command command_doctor;
+extern const struct command command_bench;
+
+#endif

@@ -1,0 +1,126 @@
+/* session: what every sub-command that runs the engine needs: the options about model and engine, the engine itself, an open model
+ * found by name, and Ctrl-C. */
+#ifndef CLI_SESSION_H
+#define CLI_SESSION_H
+
+#include "files.h"
+#include "model_search.h"
+#include "options.h"
+
+struct session_options {
+    const char *model; /* NULL: the bundled one */
+    const char *text_encoder, *vae, *tokenizer;
+    int n_threads; /* 0: one a core */
+    const char *backend, *precision;
+    const char *cache; /* NULL: the usual folder */
+    bool has_no_cache;
+    bool is_verbose, is_quiet;
+};
+
+/* Rows for a struct `type` whose member `member` is a struct session_options. */
+#define SESSION_MODEL_ROWS(type, member)                                                                               \
+    { OPTION_HEADING, 0, NULL, NULL, "Model", 0, 0, 0, NULL },                                                         \
+        { OPTION_TEXT,                                                                                                 \
+          'm',                                                                                                         \
+          "model",                                                                                                     \
+          "MODEL",                                                                                                     \
+          "A name that \"cyberimage models\" lists, a folder in diffusers layout,\nor a transformer as one "           \
+          ".safetensors file (default: " MODEL_BUNDLED ")",                                                            \
+          offsetof(struct type, member.model),                                                                         \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          NULL },                                                                                                      \
+        { OPTION_TEXT,                                                                                                 \
+          0,                                                                                                           \
+          "text-encoder",                                                                                              \
+          "PATH",                                                                                                      \
+          "For a single file: text encoder, a folder or .safetensors",                                                 \
+          offsetof(struct type, member.text_encoder),                                                                  \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          NULL },                                                                                                      \
+        { OPTION_TEXT,                                                                                                 \
+          0,                                                                                                           \
+          "vae",                                                                                                       \
+          "PATH",                                                                                                      \
+          "For a single file: VAE, a folder or .safetensors",                                                          \
+          offsetof(struct type, member.vae),                                                                           \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          NULL },                                                                                                      \
+    {                                                                                                                  \
+        OPTION_TEXT, 0, "tokenizer", "PATH", "For a single file: tokenizer.json or its folder",                        \
+            offsetof(struct type, member.tokenizer), 0, 0, NULL                                                        \
+    }
+
+#define SESSION_ENGINE_ROWS(type, member)                                                                              \
+    { OPTION_HEADING, 0, NULL, NULL, "Engine", 0, 0, 0, NULL },                                                        \
+        { OPTION_INT,                                                                                                  \
+          't',                                                                                                         \
+          "threads",                                                                                                   \
+          "N",                                                                                                         \
+          "Threads (default: one for each core that it may use)",                                                      \
+          offsetof(struct type, member.n_threads),                                                                     \
+          1,                                                                                                           \
+          1024,                                                                                                        \
+          NULL },                                                                                                      \
+        { OPTION_CHOICE,                                                                                               \
+          0,                                                                                                           \
+          "backend",                                                                                                   \
+          "NAME",                                                                                                      \
+          "onednn (fast, default) or reference (plain and slow)",                                                      \
+          offsetof(struct type, member.backend),                                                                       \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          "auto|onednn|reference" },                                                                                   \
+        { OPTION_CHOICE,                                                                                               \
+          0,                                                                                                           \
+          "precision",                                                                                                 \
+          "P",                                                                                                         \
+          "auto (default), f32 or bf16; auto takes bf16 where it is fast",                                             \
+          offsetof(struct type, member.precision),                                                                     \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          "auto|f32|bf16" },                                                                                           \
+        { OPTION_TEXT,                                                                                                 \
+          0,                                                                                                           \
+          "cache",                                                                                                     \
+          "FOLDER",                                                                                                    \
+          "Where prompt embeddings are kept (default: $XDG_CACHE_HOME/cyberimage\nor ~/.cache/cyberimage)",            \
+          offsetof(struct type, member.cache),                                                                         \
+          0,                                                                                                           \
+          0,                                                                                                           \
+          NULL },                                                                                                      \
+    {                                                                                                                  \
+        OPTION_FLAG, 0, "no-cache", NULL, "Keep nothing on disk", offsetof(struct type, member.has_no_cache), 0, 0,    \
+            NULL                                                                                                       \
+    }
+
+struct session {
+    const struct session_options *options;
+    struct cyi_engine *engine;
+    struct cyi_model *model;
+    struct cyi_model_info model_info;
+    struct cyi_engine_info engine_info;
+    char *model_path;
+    char *cache;
+};
+
+/* Creates the engine. Errors: as cyi_engine_create, IO (cache folder that was named but cannot be made). */
+enum cyi_status session_start(const struct session_options *options, struct session *ret_session,
+                              struct cyi_error *err);
+/* Opens options->model. Errors: ARGUMENT (no model of that name), and those of cyi_model_open. */
+enum cyi_status session_open_model(struct session *session, struct cyi_error *err);
+/* Opens the model at path with the parts that the options name. */
+enum cyi_status session_open_path(struct session *session, const char *path, struct cyi_error *err);
+void session_close_model(struct session *session);
+void session_done(struct session *session); /* NULL parts are fine */
+
+/* After this, Ctrl-C and SIGTERM only set a flag (the third one ends the program at once). */
+void session_catch_signals(void);
+bool session_is_cancelled(void);
+
+/* The exit code for an error of cyi_model_open, cyi_plan_memory or cyi_generate. */
+int session_exit_code(enum cyi_status status);
+
+#endif
