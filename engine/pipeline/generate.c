@@ -218,9 +218,11 @@ static enum cyi_status evaluate(struct job *job, int step, struct cyi_error *err
     enum cyi_status st = CYI_OK;
     TRY(flux2_forward(job->model->transformer, &job->ex, &job->run, &evaluation, err));
     if (job->shape.is_guided) {
+        exec_observe(&job->ex, "step%d.velocity.cond", step - job->shape.first_step, &job->velocity);
         evaluation.first_block += n_blocks;
         evaluation.velocity = &job->velocity_negative;
         TRY(flux2_forward(job->model->transformer, &job->ex, &job->run_negative, &evaluation, err));
+        exec_observe(&job->ex, "step%d.velocity.uncond", step - job->shape.first_step, &job->velocity_negative);
         latents_guide(&job->velocity, &job->velocity_negative, job->request->guidance);
     }
     if (!latents_are_finite(&job->velocity)) {
