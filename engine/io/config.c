@@ -62,7 +62,7 @@ void config_close(struct config *config) {
 /* The value at a dotted path; NULL when any part is absent or null. */
 static const json_t *find_value(const struct config *config, const char *key) {
     const json_t *value = config->root;
-    while (value != NULL && *key != '\0') {
+    for (;;) {
         char part[KEY_MAX_BYTES];
         size_t size = strcspn(key, ".");
         if (size >= sizeof part) {
@@ -71,9 +71,11 @@ static const json_t *find_value(const struct config *config, const char *key) {
         memcpy(part, key, size);
         part[size] = '\0';
         value = json_object_get(value, part);
-        key += key[size] == '.' ? size + 1 : size;
+        if (key[size] == '\0') {
+            return json_is_null(value) ? NULL : value;
+        }
+        key += size + 1;
     }
-    return json_is_null(value) ? NULL : value;
 }
 
 bool config_has(const struct config *config, const char *key) {
