@@ -194,6 +194,10 @@ enum cyi_status exif_write_texts(struct byte_buffer *out, const char *parameters
     put_u16(folder, n_entries);
     if (json != NULL) {
         put_entry(entry, TAG_IMAGE_DESCRIPTION, TYPE_ASCII, json_bytes, json_offset);
+        if (json_bytes <= 4) { /* the rule for values that fit in their entry */
+            memset(entry + 8, 0, 4);
+            memcpy(entry + 8, json, json_bytes);
+        }
         entry += ENTRY_BYTES;
     }
     if (parameters != NULL) {
