@@ -9,7 +9,7 @@
 
 #include "golden/golden.h"
 #include "io/image_file.h"
-#include "unit/io/failing_allocator.h"
+#include "support/failing_allocator.h"
 
 static struct {
     json_t *list; /* golden.json's "decode" */
@@ -176,7 +176,7 @@ static void expect_refused_before_pixels(const uint8_t *data, size_t size, const
     struct failing_allocator failing;
     struct cyi_image *image = NULL;
     struct cyi_error err = { 0 };
-    failing_init(&failing, 0);
+    failing_allocator_init(&failing, 0);
     assert_int_equal(image_decode(&failing.allocator, "input", data, size, &image, &err), CYI_E_FORMAT);
     assert_int_equal(failing.n_calls, 0);
     if (strstr(err.text, word) == NULL) {
@@ -269,12 +269,12 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state) {
             struct failing_allocator failing;
             struct cyi_image *image = NULL;
             struct cyi_error err = { 0 };
-            failing_init(&failing, n);
+            failing_allocator_init(&failing, n);
             st = image_decode(&failing.allocator, "input", data, size, &image, &err);
             assert_true(st == CYI_OK ||
                         (st == CYI_E_MEMORY && image == NULL && strstr(err.text, "out of memory") != NULL));
             cyi_image_free(image);
-            assert_int_equal(failing.n_held, 0);
+            assert_int_equal(failing.n_live, 0);
         }
         free(data);
     }

@@ -9,7 +9,7 @@
 
 #include "golden/golden.h"
 #include "io/resize.h"
-#include "unit/io/failing_allocator.h"
+#include "support/failing_allocator.h"
 
 static struct cyi_image *load(const char *relative) {
     struct cyi_image *image = NULL;
@@ -317,14 +317,14 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state) {
         struct failing_allocator failing;
         struct cyi_image *cover = NULL, *reference = NULL;
         struct cyi_error err = { 0 };
-        failing_init(&failing, n);
+        failing_allocator_init(&failing, n);
         enum cyi_status st = image_cover(&failing.allocator, source, 30, 40, &cover, &err);
         if (st == CYI_OK) {
             st = image_prepare_reference(&failing.allocator, source, 4500, 16, &reference, &err);
         }
         cyi_image_free(cover);
         cyi_image_free(reference);
-        assert_int_equal(failing.n_held, 0);
+        assert_int_equal(failing.n_live, 0);
         if (st == CYI_OK) {
             assert_true(n > 10);
             break;

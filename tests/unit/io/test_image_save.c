@@ -1,5 +1,4 @@
 /* Writing pictures: lossless where promised, all at once, and nothing left behind when it fails. */
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -15,44 +14,32 @@
 
 #include "golden/golden.h"
 #include "io/image_file.h"
-#include "unit/io/failing_allocator.h"
+#include "support/failing_allocator.h"
+#include "support/temp_folder.h"
 
 static const struct cyi_allocator *const memory = &mem_default_allocator;
 
-static char folder[128]; /* of the running test, empty at its start */
+static char folder[TEMP_PATH_BYTES]; /* of the running test, empty at its start */
 
 static int make_folder(void **state) {
     (void)state;
-    const char *root = getenv("TMPDIR");
-    (void)snprintf(folder, sizeof folder, "%s/cyi-image-XXXXXX", root != NULL ? root : P_tmpdir);
-    return mkdtemp(folder) != NULL ? 0 : -1;
-}
-
-static int n_files(void) {
-    int n = 0;
-    DIR *open_folder = opendir(folder);
-    assert_non_null(open_folder);
-    for (const struct dirent *entry = readdir(open_folder); entry != NULL; entry = readdir(open_folder)) {
-        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
-    }
-    assert_int_equal(closedir(open_folder), 0);
-    return n;
-}
-
-static const char *path_of(const char *name) {
-    static char path[256];
-    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
-    return path;
+    temp_folder_create(folder);
+    return 0;
 }
 
 static int remove_folder(void **state) {
     (void)state;
-    DIR *open_folder = opendir(folder);
-    for (const struct dirent *entry = readdir(open_folder); entry != NULL; entry = readdir(open_folder)) {
-        (void)unlink(path_of(entry->d_name));
-    }
-    (void)closedir(open_folder);
-    return rmdir(folder);
+    temp_folder_remove(folder);
+    return 0;
+}
+
+static size_t n_files(void) {
+    return temp_count(folder);
+}
+
+static const char *path_of(const char *name) {
+    static char path[TEMP_PATH_BYTES];
+    return temp_path(path, folder, name);
 }
 
 /* Smooth, with a little noise. */
@@ -232,9 +219,9 @@ static void every_failed_allocation_is_reported_and_leaves_no_file(void **state)
         for (size_t n = 1;; n++) {
             struct failing_allocator failing;
             struct cyi_error err = { 0 };
-            failing_init(&failing, n);
+            failing_allocator_init(&failing, n);
             enum cyi_status st = image_save(&failing.allocator, image, path_of(names[i]), NULL, &err);
-            assert_int_equal(failing.n_held, 0);
+            assert_int_equal(failing.n_live, 0);
             if (st == CYI_OK) {
                 assert_int_equal(n_files(), 1);
                 assert_int_equal(unlink(path_of(names[i])), 0);

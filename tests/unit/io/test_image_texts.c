@@ -9,7 +9,7 @@
 #include "golden/golden.h"
 #include "io/exif.h"
 #include "io/text_codec.h"
-#include "unit/io/failing_allocator.h"
+#include "support/failing_allocator.h"
 
 static const struct cyi_allocator *const memory = &mem_default_allocator;
 
@@ -248,7 +248,7 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state) {
             void *data = NULL;
             size_t size = 0;
             char *parameters = NULL, *json = NULL;
-            failing_init(&failing, n);
+            failing_allocator_init(&failing, n);
             st = image_encode(&failing.allocator, image, &options, &data, &size, &err);
             if (st == CYI_OK) {
                 st = image_read_texts(&failing.allocator, "input", data, size, &parameters, &json, &err);
@@ -256,7 +256,7 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state) {
             mem_free(&failing.allocator, data);
             mem_free(&failing.allocator, parameters);
             mem_free(&failing.allocator, json);
-            assert_int_equal(failing.n_held, 0);
+            assert_int_equal(failing.n_live, 0);
             assert_true(st == CYI_OK || (st == CYI_E_MEMORY && strstr(err.text, "out of memory") != NULL));
         }
     }
