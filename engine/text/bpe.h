@@ -10,7 +10,8 @@
 struct bpe;
 
 /* path: a tokenizer.json, or the folder that holds it. Errors: IO, FORMAT (names what is wrong or not supported), MEMORY. */
-enum cyi_status bpe_load(const struct cyi_allocator *allocator, const char *path, struct bpe **ret_bpe, struct cyi_error *err);
+enum cyi_status bpe_load(const struct cyi_allocator *allocator, const char *path, struct bpe **ret_bpe,
+                         struct cyi_error *err);
 /* From text in memory; name is for messages. */
 enum cyi_status bpe_parse(const struct cyi_allocator *allocator, const char *name, const char *json, size_t size_bytes,
                           struct bpe **ret_bpe, struct cyi_error *err);

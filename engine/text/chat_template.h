@@ -10,6 +10,7 @@
  *   ret_used : real ids before the padding;  ret_full : ids before cutting (used < full: the prompt was cut)
  * Errors: ARGUMENT (invalid UTF-8), FORMAT (the tokenizer lacks a token of the template), MEMORY. */
 enum cyi_status chat_template_encode(const struct bpe *bpe, const struct cyi_allocator *allocator, const char *prompt,
-                                     int32_t *ids, size_t n_max, size_t *ret_used, size_t *ret_full, struct cyi_error *err);
+                                     int32_t *ids, size_t n_max, size_t *ret_used, size_t *ret_full,
+                                     struct cyi_error *err);
 
 #endif
