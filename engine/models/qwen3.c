@@ -35,17 +35,21 @@ static const struct weight_row model_rows[] = {
     { "norm.weight", NULL, offsetof(struct qwen3, norm), "[D]", false },
 };
 
-#define ROW(field, shape, name)                                                                                        \
-    { "layers.%d." name ".weight", NULL, offsetof(struct layer, field), shape, false }
+#define AT(field) offsetof(struct layer, field)
 static const struct weight_row layer_rows[] = {
-    ROW(norm_in, "[D]", "input_layernorm"), ROW(q, "[Q,D]", "self_attn.q_proj"),
-    ROW(k, "[G,D]", "self_attn.k_proj"),    ROW(v, "[G,D]", "self_attn.v_proj"),
-    ROW(out, "[D,Q]", "self_attn.o_proj"),  ROW(norm_q, "[K]", "self_attn.q_norm"),
-    ROW(norm_k, "[K]", "self_attn.k_norm"), ROW(norm_mlp, "[D]", "post_attention_layernorm"),
-    ROW(gate, "[F,D]", "mlp.gate_proj"),    ROW(up, "[F,D]", "mlp.up_proj"),
-    ROW(down, "[D,F]", "mlp.down_proj"),
+    { "layers.%d.input_layernorm.weight", NULL, AT(norm_in), "[D]", false },
+    { "layers.%d.self_attn.q_norm.weight", NULL, AT(norm_q), "[K]", false },
+    { "layers.%d.self_attn.k_norm.weight", NULL, AT(norm_k), "[K]", false },
+    { "layers.%d.self_attn.q_proj.weight", NULL, AT(q), "[Q,D]", false },
+    { "layers.%d.self_attn.k_proj.weight", NULL, AT(k), "[G,D]", false },
+    { "layers.%d.self_attn.v_proj.weight", NULL, AT(v), "[G,D]", false },
+    { "layers.%d.self_attn.o_proj.weight", NULL, AT(out), "[D,Q]", false },
+    { "layers.%d.post_attention_layernorm.weight", NULL, AT(norm_mlp), "[D]", false },
+    { "layers.%d.mlp.gate_proj.weight", NULL, AT(gate), "[F,D]", false },
+    { "layers.%d.mlp.up_proj.weight", NULL, AT(up), "[F,D]", false },
+    { "layers.%d.mlp.down_proj.weight", NULL, AT(down), "[D,F]", false },
 };
-#undef ROW
+#undef AT
 
 #define MAX_LAYERS 1000
 #define N_ROWS(rows) (sizeof(rows) / sizeof(rows)[0])

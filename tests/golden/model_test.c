@@ -154,7 +154,7 @@ const char *checkpoint_copy(const char *relative, const struct checkpoint_edit *
     char to[PATH_BYTES + 64];
     struct weight_set *set = NULL;
     const char *root = getenv("TMPDIR");
-    (void)snprintf(folder, sizeof folder, "%s/cyi-test-XXXXXX", root != NULL ? root : "/tmp");
+    (void)snprintf(folder, sizeof folder, "%s/cyi-test-XXXXXX", root != NULL ? root : P_tmpdir);
     assert_non_null(mkdtemp(folder));
     assert_int_equal(weight_set_open(&mem_default_allocator, fixture_path(relative), edit->stem, &set, NULL), CYI_OK);
     (void)snprintf(to, sizeof to, "%s/%s.safetensors", folder, edit->stem);
