@@ -76,7 +76,7 @@ void progress_render(const struct progress *progress, const struct cyi_progress 
     } else {
         size_t n = 0;
         for (int i = 0; i < n_bar; i++) {
-            const char *cell = i * 100 < percent * n_bar ? "█" : "░";
+            const char *cell = (i + 1) * 100 <= percent * n_bar ? "█" : "░";
             memcpy(bar + n, cell, strlen(cell));
             n += strlen(cell);
         }
