@@ -156,6 +156,11 @@ done:
 }
 
 static enum cyi_status check_config(const struct qwen3_config *c, const char *path, struct cyi_error *err) {
+    if (c->width < 1 || c->n_vocab < 1 || c->mlp_width < 1) {
+        return error_set(err, CYI_E_SHAPE,
+                         "%s: width %lld, vocabulary %lld, feed-forward width %lld: nothing to compute with", path,
+                         (long long)c->width, (long long)c->n_vocab, (long long)c->mlp_width);
+    }
     if (c->head_dim % 2 != 0 || c->n_heads < 1 || c->n_kv_heads < 1 || c->n_heads % c->n_kv_heads != 0) {
         return error_set(err, CYI_E_SHAPE, "%s: %lld heads, %lld key-value heads of size %lld do not go together", path,
                          (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim);

@@ -228,7 +228,11 @@ done:
     return st;
 }
 
+/* Before anything is bound: a width of 0 may still be a missing tensor, which is named then. */
 static enum cyi_status check_config(struct vae_config *c, const char *path, struct cyi_error *err) {
+    if (c->latent_channels < 1) {
+        return error_set(err, CYI_E_SHAPE, "%s: decoder.conv_in.weight has no latent channels", path);
+    }
     for (int i = 0; i < c->n_levels; i++) {
         if (c->encoder_widths[i] % c->n_groups != 0 || c->decoder_widths[i] % c->n_groups != 0) {
             return error_set(err, CYI_E_SHAPE, "%s: widths %lld and %lld of level %d cannot be cut into %lld groups",
@@ -239,6 +243,15 @@ static enum cyi_status check_config(struct vae_config *c, const char *path, stru
     /* The reference's geometry is exact only for tiles whose quarters are whole latents. */
     int64_t unit = 4 * c->latent_pixels;
     c->tile_pixels = c->tile_pixels < unit ? unit : c->tile_pixels / unit * unit;
+    return CYI_OK;
+}
+
+static enum cyi_status check_not_empty(const struct vae_config *c, const char *path, struct cyi_error *err) {
+    for (int i = 0; i < c->n_levels; i++) {
+        if (c->encoder_widths[i] < 1 || c->decoder_widths[i] < 1) {
+            return error_set(err, CYI_E_SHAPE, "%s: level %d has no channels", path, i);
+        }
+    }
     return CYI_OK;
 }
 
@@ -281,6 +294,7 @@ static enum cyi_status load_model(struct vae *model, const char *path, struct cy
     TRY(check_config(&model->config, path, err));
     TRY(vae_net_create(model->allocator, model->weights, &names, &model->config, true, &model->encoder, err));
     TRY(vae_net_create(model->allocator, model->weights, &names, &model->config, false, &model->decoder, err));
+    TRY(check_not_empty(&model->config, path, err));
     TRY(load_statistics(model, names.prefix, err));
 done:
     return st;
