@@ -1,5 +1,5 @@
-/* oneDNN behind a small interface. shim_v2.c and shim_v3.c implement it for the two generations of the library's interface; nothing
- * else in the engine includes oneDNN's headers.
+/* oneDNN behind a small interface. shim.c implements it with shim_v2.c or shim_v3.c, whichever generation of the library the build
+ * has; nothing else in the engine includes oneDNN's headers.
  *
  * Everything prepared here is for one thread: the caller splits the work and runs one prepared operation on many threads at once,
  * each with its own stream and scratch. */
