@@ -11,6 +11,7 @@
 #define SHORT_RUN 32               /* marks sorted by insertion */
 #define MAX_DECOMPOSED 32          /* far more than any code point decomposes to */
 #define N_COMBINING_CLASSES 256
+#define LETTER_O_YAE 0x11a7 /* HANGUL JUNGSEONG O-YAE */
 
 static const utf8proc_option_t nfc = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
 
@@ -164,6 +165,27 @@ static enum cyi_status order_marks(const struct cyi_allocator *allocator, int32_
     return CYI_OK;
 }
 
+/* Composes in place and returns how many code points are left. utf8proc takes U+11A7 for the trailing consonant "none" and
+ * swallows it after a Hangul syllable; it composes with nothing, so what lies before it and after it is composed apart. */
+static size_t compose_points(int32_t *points, size_t n) {
+    size_t n_out = 0;
+    for (size_t start = 0; start < n;) {
+        size_t end = start;
+        while (end < n && points[end] != LETTER_O_YAE) {
+            end++;
+        }
+        utf8proc_ssize_t n_composed = utf8proc_normalize_utf32(points + start, (utf8proc_ssize_t)(end - start), nfc);
+        size_t n_kept = n_composed < 0 ? 0 : (size_t)n_composed;
+        memmove(points + n_out, points + start, n_kept * sizeof *points);
+        n_out += n_kept;
+        if (end < n) {
+            points[n_out++] = LETTER_O_YAE;
+        }
+        start = end + 1;
+    }
+    return n_out;
+}
+
 /* In place: no code point needs more than the four bytes it stands in. */
 static size_t encode_in_place(int32_t *points, size_t n) {
     utf8proc_uint8_t *out = (utf8proc_uint8_t *)points;
@@ -196,8 +218,7 @@ enum cyi_status unicode_compose(const struct cyi_allocator *allocator, const cha
         mem_free(allocator, points);
         return st;
     }
-    utf8proc_ssize_t n_composed = utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, nfc);
-    *ret_size = encode_in_place(points, n_composed < 0 ? 0 : (size_t)n_composed);
+    *ret_size = encode_in_place(points, compose_points(points, n));
     *ret_text = (const char *)points;
     *ret_block = points;
     return CYI_OK;
