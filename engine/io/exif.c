@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "io/text_codec.h"
+#include "io/charset.h"
 
 #define TAG_IMAGE_DESCRIPTION 0x010E
 #define TAG_ORIENTATION 0x0112
@@ -115,14 +115,14 @@ static char *decode_comment(const struct cyi_allocator *allocator, const struct 
     const uint8_t *text = bytes + CODE_BYTES;
     size_t n = size_bytes - CODE_BYTES;
     if (memcmp(bytes, "UNICODE", CODE_BYTES) != 0) {
-        return text_from_utf8(allocator, text, n); /* "ASCII" and undefined */
+        return charset_from_utf8(allocator, text, n); /* "ASCII" and undefined */
     }
     bool is_big_endian = is_utf16_big_endian(tiff, text, n);
     if (n >= 2 && ((text[0] == 0xFE && text[1] == 0xFF) || (text[0] == 0xFF && text[1] == 0xFE))) {
         text += 2;
         n -= 2;
     }
-    return text_from_utf16(allocator, text, n, is_big_endian);
+    return charset_from_utf16(allocator, text, n, is_big_endian);
 }
 
 static bool looks_like_object(const uint8_t *bytes, size_t size_bytes) {
@@ -141,7 +141,7 @@ enum cyi_status exif_read_texts(const struct cyi_allocator *allocator, const uin
     if (texts->json == NULL && find_entry(&tiff, first, TAG_IMAGE_DESCRIPTION, &entry)) {
         bytes = entry_bytes(&tiff, &entry);
         if (bytes != NULL && looks_like_object(bytes, entry.count)) {
-            texts->json = text_from_utf8(allocator, bytes, entry.count);
+            texts->json = charset_from_utf8(allocator, bytes, entry.count);
             if (texts->json == NULL) {
                 return error_memory(err, "a text of a picture", entry.count);
             }
@@ -210,7 +210,7 @@ enum cyi_status exif_write_texts(struct byte_buffer *out, const char *parameters
         size_t comment_start = out->size_bytes + sizeof exif_folder;
         TRY(byte_buffer_append(out, exif_folder, sizeof exif_folder, err));
         TRY(byte_buffer_append(out, "UNICODE", CODE_BYTES, err));
-        TRY(text_append_utf16be(out, parameters, err));
+        TRY(charset_append_utf16be(out, parameters, err));
         put_entry(out->data + start + exif_offset + 2, TAG_USER_COMMENT, TYPE_UNDEFINED,
                   out->size_bytes - comment_start, comment_start - start);
     }

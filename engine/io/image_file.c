@@ -7,9 +7,9 @@
 #include <strings.h>
 
 #include "core/size.h"
+#include "io/charset.h"
 #include "io/image_codec.h"
 #include "io/mapped_file.h"
-#include "io/text_codec.h"
 
 #define DEFAULT_QUALITY 92
 
@@ -225,7 +225,7 @@ static enum cyi_status check_text(const char *what, const char *text, struct cyi
         return error_set(err, CYI_E_ARGUMENT, "the %s text has %zu bytes; a picture file takes at most %zu", what, n,
                          IMAGE_MAX_TEXT_BYTES);
     }
-    if (n > 0 && !text_is_utf8(text, n)) {
+    if (n > 0 && !charset_is_utf8(text, n)) {
         return error_set(err, CYI_E_ARGUMENT, "the %s text is not valid UTF-8", what);
     }
     return CYI_OK;

@@ -5,8 +5,8 @@
 #include <zlib.h>
 
 #include "core/size.h"
+#include "io/charset.h"
 #include "io/exif.h"
-#include "io/text_codec.h"
 
 #define SIGNATURE_BYTES 8
 #define MAX_ANCILLARY_BYTES ((size_t)32 * 1024 * 1024) /* of one chunk, unpacked, inside libspng */
@@ -230,8 +230,8 @@ static enum cyi_status read_text(const struct cyi_allocator *allocator, const st
                        part.size_bytes, IMAGE_MAX_TEXT_BYTES);
         goto done;
     }
-    *ret_text = part.is_utf8 ? text_from_utf8(allocator, part.data, part.size_bytes)
-                             : text_from_latin1(allocator, part.data, part.size_bytes);
+    *ret_text = part.is_utf8 ? charset_from_utf8(allocator, part.data, part.size_bytes)
+                             : charset_from_latin1(allocator, part.data, part.size_bytes);
     if (*ret_text == NULL) {
         st = error_memory(err, "a text of a picture", part.size_bytes);
     }
@@ -293,8 +293,8 @@ static enum cyi_status make_text(const struct byte_buffer *out, const char *keyw
     *ret_text = (struct spng_text){ .type = SPNG_ITXT, .language_tag = nothing, .translated_keyword = nothing };
     memcpy(ret_text->keyword, keyword, strlen(keyword) + 1);
     ret_text->text = (char *)(uintptr_t)utf8; /* libspng does not write to it */
-    if (!is_always_utf8 && text_fits_latin1(utf8)) {
-        *ret_latin1 = text_to_latin1(out->allocator, utf8);
+    if (!is_always_utf8 && charset_fits_latin1(utf8)) {
+        *ret_latin1 = charset_to_latin1(out->allocator, utf8);
         if (*ret_latin1 == NULL) {
             return error_memory(err, "a text of a picture", strlen(utf8));
         }

@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "golden/golden.h"
+#include "io/charset.h"
 #include "io/exif.h"
-#include "io/text_codec.h"
 #include "support/failing_allocator.h"
 
 static const struct cyi_allocator *const memory = &mem_default_allocator;
@@ -228,7 +228,7 @@ static void damaged_exif_is_harmless(void **state) {
 static void lone_surrogates_become_replacement_characters(void **state) {
     static const uint8_t units[] = { 0xD8, 0x00, 0x00, 'a', 0xDC, 0x00, 0x00, 'b', 0xD8, 0x3C, 0xDF, 0x27, 0xD8, 0x01 };
     (void)state;
-    char *text = text_from_utf16(memory, units, sizeof units, true);
+    char *text = charset_from_utf16(memory, units, sizeof units, true);
     assert_text(text, "\xEF\xBF\xBD"
                       "a\xEF\xBF\xBD"
                       "b\xF0\x9F\x8C\xA7\xEF\xBF\xBD");

@@ -1,5 +1,5 @@
-/* Character sets of texts in picture files: see text_codec.h. */
-#include "io/text_codec.h"
+/* Character sets of texts in picture files: see charset.h. */
+#include "io/charset.h"
 
 #include <string.h>
 #include <utf8proc.h>
@@ -8,7 +8,7 @@
 
 #define REPLACEMENT 0xFFFD
 
-bool text_is_utf8(const void *text, size_t size_bytes) {
+bool charset_is_utf8(const void *text, size_t size_bytes) {
     const uint8_t *at = text;
     while (size_bytes > 0) {
         utf8proc_int32_t code;
@@ -22,7 +22,7 @@ bool text_is_utf8(const void *text, size_t size_bytes) {
     return true;
 }
 
-bool text_fits_latin1(const char *utf8) {
+bool charset_fits_latin1(const char *utf8) {
     for (const uint8_t *at = (const uint8_t *)utf8; *at != 0; at++) {
         if (*at > 0xC3) { /* C2 and C3 lead U+0080 … U+00FF */
             return false;
@@ -42,10 +42,10 @@ static char *new_text(const struct cyi_allocator *allocator, size_t n, size_t mo
     return size_mul(&size, n, most) && size_add(&size, size, 1) ? mem_alloc(allocator, size) : NULL;
 }
 
-char *text_from_utf8(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes) {
+char *charset_from_utf8(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes) {
     size_t n = length_until_nul(bytes, size_bytes);
-    if (!text_is_utf8(bytes, n)) {
-        return text_from_latin1(allocator, bytes, n);
+    if (!charset_is_utf8(bytes, n)) {
+        return charset_from_latin1(allocator, bytes, n);
     }
     char *text = new_text(allocator, n, 1);
     if (text != NULL) {
@@ -57,7 +57,7 @@ char *text_from_utf8(const struct cyi_allocator *allocator, const void *bytes, s
     return text;
 }
 
-char *text_from_latin1(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes) {
+char *charset_from_latin1(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes) {
     const uint8_t *from = bytes;
     size_t n = length_until_nul(bytes, size_bytes), used = 0;
     char *text = new_text(allocator, n, 2);
@@ -71,7 +71,8 @@ char *text_from_latin1(const struct cyi_allocator *allocator, const void *bytes,
     return text;
 }
 
-char *text_from_utf16(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes, bool is_big_endian) {
+char *charset_from_utf16(const struct cyi_allocator *allocator, const void *bytes, size_t size_bytes,
+                         bool is_big_endian) {
     const uint8_t *from = bytes;
     size_t n = size_bytes / 2, used = 0;
     int32_t high = 0; /* a leading surrogate that waits for its partner */
@@ -108,7 +109,7 @@ char *text_from_utf16(const struct cyi_allocator *allocator, const void *bytes, 
     return text;
 }
 
-char *text_to_latin1(const struct cyi_allocator *allocator, const char *utf8) {
+char *charset_to_latin1(const struct cyi_allocator *allocator, const char *utf8) {
     char *text = new_text(allocator, strlen(utf8), 1);
     size_t used = 0;
     if (text == NULL) {
@@ -126,7 +127,7 @@ char *text_to_latin1(const struct cyi_allocator *allocator, const char *utf8) {
     return text;
 }
 
-enum cyi_status text_append_utf16be(struct byte_buffer *out, const char *utf8, struct cyi_error *err) {
+enum cyi_status charset_append_utf16be(struct byte_buffer *out, const char *utf8, struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     const uint8_t *at = (const uint8_t *)utf8;
     while (*at != 0 && st == CYI_OK) {
