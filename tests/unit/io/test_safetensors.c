@@ -12,7 +12,7 @@
 #include "support/temp_folder.h"
 
 #define FILE_NAME "some-file"
-#define N_FLIPS 30000
+#define N_FLIPS 10000
 
 /* A file in memory, in a block of exactly its size. */
 struct image {
