@@ -47,7 +47,7 @@ static const struct option_row rows[] = {
     { OPTION_INT, 'c', "count", "N", "Number of pictures: with seed, seed+1, … (default: 1)", FIELD(n_pictures), 1,
       MAX_COUNT, NULL },
     { OPTION_HEADING, 0, NULL, NULL, "Pictures that go in (PNG, JPEG, WebP)", 0, 0, 0, NULL },
-    { OPTION_FILES, 'i', "image", "FILE", "A reference to look at; up to 10: --image A --image B, or --image A B",
+    { OPTION_LIST, 'i', "image", "FILE", "A reference to look at; up to 10: --image A --image B, or --image A B",
       FIELD(references), 0, 0, NULL },
     { OPTION_TEXT, 0, "init", "FILE", "Start from this picture", FIELD(init), 0, 0, NULL },
     { OPTION_NUMBER, 0, "strength", "X", "How much of --init is made anew, above 0 up to 1 (default: 0.8)",

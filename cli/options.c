@@ -110,6 +110,7 @@ static enum cyi_status store_value(const struct option_row *row, const char *tex
     case OPTION_CHOICE:
         return parse_choice(name, row->choices, text, (const char **)(void *)field, err);
     case OPTION_FILES:
+    case OPTION_LIST:
         return add_file(name, (struct option_files *)(void *)field, text, err);
     default:
         return CYI_OK;
@@ -207,7 +208,7 @@ static enum cyi_status take_result(const struct command *command, int code, char
         return refuse_option(command, code, argv, err);
     }
     const struct option_row *row = find_row(command, code);
-    *files = row->kind == OPTION_FILES ? row : NULL;
+    *files = row->kind == OPTION_LIST ? row : NULL;
     return store_value(row, optarg, fields, err);
 }
 

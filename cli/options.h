@@ -14,7 +14,8 @@ enum option_kind {
     OPTION_NUMBER,  /* double within min…max */
     OPTION_SEED,    /* struct option_seed */
     OPTION_CHOICE,  /* const char *, one of choices */
-    OPTION_FILES,   /* struct option_files: may be repeated, and existing files may follow the first */
+    OPTION_FILES,   /* struct option_files: may be repeated */
+    OPTION_LIST,    /* the same, and existing files may follow without the option's name */
 };
 
 #define OPTION_MAX_FILES 10

@@ -53,11 +53,20 @@ static int whole_percent(const struct cyi_progress *state) {
     return fraction >= 1.0F ? 100 : fraction > 0.0F ? (int)(fraction * 100.0F) : 0;
 }
 
+/* Whole seconds: digits that change with every drawing only make the line restless. */
+static const char *write_seconds(char text[TEXT_SHORT], double seconds) {
+    if (seconds < 59.5) {
+        (void)snprintf(text, TEXT_SHORT, "%.0f s", seconds > 0.0 ? seconds : 0.0);
+        return text;
+    }
+    return text_seconds(text, seconds);
+}
+
 static void write_times(const struct cyi_progress *state, char *times, size_t size) {
     char elapsed[TEXT_SHORT], remaining[TEXT_SHORT];
-    (void)text_seconds(elapsed, state->elapsed_seconds);
+    (void)write_seconds(elapsed, state->elapsed_seconds);
     if (state->remaining_seconds >= 0.0) {
-        (void)snprintf(times, size, "%s, %s left", elapsed, text_seconds(remaining, state->remaining_seconds));
+        (void)snprintf(times, size, "%s, %s left", elapsed, write_seconds(remaining, state->remaining_seconds));
     } else {
         (void)snprintf(times, size, "%s", elapsed);
     }

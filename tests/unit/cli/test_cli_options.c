@@ -25,7 +25,7 @@ static const struct option_row rows[] = {
     { OPTION_INT, 'W', "width", "N", "Width", offsetof(struct fields, width), 1, 100, NULL },
     { OPTION_NUMBER, 0, "guidance", "X", "Guidance", offsetof(struct fields, guidance), 0, 10, NULL },
     { OPTION_SEED, 0, "seed", "N", "Seed", offsetof(struct fields, seed), 0, 0, NULL },
-    { OPTION_FILES, 'i', "image", "FILE", "Pictures", offsetof(struct fields, files), 0, 0, NULL },
+    { OPTION_LIST, 'i', "image", "FILE", "Pictures", offsetof(struct fields, files), 0, 0, NULL },
     { OPTION_TEXT, 0, "text", "TEXT", "Text", offsetof(struct fields, text), 0, 0, NULL },
     { OPTION_CHOICE, 0, "format", "F", "Format", offsetof(struct fields, format), 0, 0, "png|jpg|webp" },
 };
