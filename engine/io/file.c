@@ -1,15 +1,17 @@
 /* Small whole files: reading, writing in one go, paths. Declared in mapped_file.h. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/size.h"
 #include "io/mapped_file.h"
 
-#define TEMPORARY_EXTRA 48 /* bytes that a temporary file's name is longer than the final one */
+#define TEMPORARY_EXTRA 48 /* bytes that a temporary file's path may be longer than the final one */
 #define TEMPORARY_ATTEMPTS 100
 #define WRITE_MAX ((size_t)1 << 30) /* bytes given to one write() */
 
@@ -106,10 +108,18 @@ done:
 
 /* ---- Writing ---- */
 
-/* A new file beside path; its name goes into `name` (strlen(path) + TEMPORARY_EXTRA bytes). -1 and errno on failure. */
+/* A new file in path's folder, under a name that nobody can guess and that does not grow with path's own; it goes into `name`
+ * (strlen(path) + TEMPORARY_EXTRA bytes). -1 and errno on failure. */
 static int open_temporary(const char *path, char *name, size_t name_size) {
+    const char *slash = strrchr(path, '/');
+    size_t folder_bytes = slash == NULL ? 0 : (size_t)(slash - path) + 1;
+    memcpy(name, path, folder_bytes);
     for (int i = 0; i < TEMPORARY_ATTEMPTS; i++) {
-        (void)snprintf(name, name_size, "%s.%ld-%d.tmp", path, (long)getpid(), i);
+        uint64_t random;
+        if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
+            return -1;
+        }
+        (void)snprintf(name + folder_bytes, name_size - folder_bytes, ".cyberimage-%016" PRIx64 ".tmp", random);
         int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) {
             return fd;
@@ -169,7 +179,7 @@ enum cyi_status file_write_pieces(const struct cyi_allocator *allocator, const c
     bool is_left_over = false;
     int fd = open_temporary(path, name, name_size);
     if (fd < 0) {
-        st = error_set(err, CYI_E_IO, "%s: cannot be created: %s", name, strerror(errno));
+        st = error_set(err, CYI_E_IO, "%s: cannot be created: %s", path, strerror(errno));
         goto done;
     }
     is_left_over = true;

@@ -8,6 +8,7 @@
 
 #define MARKER_EOI 0xD9
 #define MARKER_SOS 0xDA
+#define MARKER_APP0 0xE0
 #define MARKER_APP1 0xE1
 #define MAX_SCANS 100           /* a progressive file has about ten; thousands would take hours */
 #define MAX_SEGMENT_BYTES 65533 /* behind the two bytes that hold the size */
@@ -213,7 +214,7 @@ enum cyi_status jpeg_encode(const struct cyi_image *image, const struct cyi_imag
         goto done;
     }
     /* The library's file begins with SOI and the JFIF segment; EXIF comes behind them. */
-    size_t head_bytes = 4 + ((size_t)jpeg[4] << 8 | jpeg[5]);
+    size_t head_bytes = jpeg[3] == MARKER_APP0 ? 4 + ((size_t)jpeg[4] << 8 | jpeg[5]) : 2;
     TRY(byte_buffer_append(out, jpeg, head_bytes, err));
     if (options->parameters != NULL || options->json != NULL) {
         TRY(append_exif(options, out, err));

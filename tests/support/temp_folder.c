@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -46,7 +47,7 @@ size_t temp_count(const char *folder) {
     DIR *stream = opendir(folder);
     assert_non_null(stream);
     for (const struct dirent *entry = readdir(stream); entry != NULL; entry = readdir(stream)) {
-        n += entry->d_name[0] != '.' ? 1 : 0;
+        n += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0; /* hidden ones too */
     }
     (void)closedir(stream);
     return n;

@@ -120,13 +120,22 @@ static void file_write_replaces_the_whole_file(void **state) {
 
 static void file_write_works_beside_leftover_temporary_files(void **state) {
     char path[TEMP_PATH_BYTES];
-    char name[64];
     struct cyi_error err = { 0 };
-    (void)snprintf(name, sizeof name, "a.%ld-0.tmp", (long)getpid());
-    temp_write(temp_path(path, *state, name), "old", 3);
+    temp_write(temp_path(path, *state, ".cyberimage-0123456789abcdef.tmp"), "old", 3);
     (void)temp_path(path, *state, "a");
     assert_int_equal(file_write_atomically(&mem_default_allocator, path, "x", 1, &err), CYI_OK);
     assert_int_equal(temp_count(*state), 2);
+}
+
+static void file_write_takes_the_longest_name(void **state) {
+    char path[TEMP_PATH_BYTES];
+    char name[256];
+    struct cyi_error err = { 0 };
+    memset(name, 'a', 255);
+    name[255] = '\0';
+    assert_int_equal(file_write_atomically(&mem_default_allocator, temp_path(path, *state, name), "x", 1, &err),
+                     CYI_OK);
+    assert_true(file_exists(path));
 }
 
 static void file_write_leaves_nothing_when_it_fails(void **state) {
@@ -188,6 +197,7 @@ int main(void) {
         WITH_FOLDER(file_read_all_refuses_what_is_no_small_file),
         WITH_FOLDER(file_write_replaces_the_whole_file),
         WITH_FOLDER(file_write_works_beside_leftover_temporary_files),
+        WITH_FOLDER(file_write_takes_the_longest_name),
         WITH_FOLDER(file_write_leaves_nothing_when_it_fails),
         WITH_FOLDER(file_write_knows_files_in_the_working_folder),
         WITH_FOLDER(files_and_folders_are_told_apart),
