@@ -179,7 +179,7 @@ struct cyi_image_options {
     const char *json;             /* CyberImage's own settings as JSON; NULL: none */
 };
 
-/* Reads PNG, JPEG or WebP by content. 16 bits become 8, palettes RGB, alpha is dropped, EXIF orientation is applied.
+/* Reads PNG, JPEG or WebP by content. 16 bits become 8, grey and palettes RGB, alpha is dropped, EXIF orientation is applied.
  * Sizes are checked against the limits above before anything is decoded. Errors: IO, FORMAT, MEMORY. */
 enum cyi_status cyi_image_load(struct cyi_engine *engine, const char *path, struct cyi_image **ret_image,
                                struct cyi_error *err);

@@ -9,7 +9,8 @@ enum cyi_status image_create(const struct cyi_allocator *allocator, int width, i
                              struct cyi_image **ret_image, struct cyi_error *err);
 /* image_create's pictures remember their allocator; cyi_image_free(image) is the way to free them. */
 
-/* Type by content. Sizes are read and checked before pixels are allocated. name is for messages.
+/* Type by content. Sizes are read and checked before pixels are allocated. name is for messages. The picture is always RGB, also
+ * when the file is grey.
  * Animations and pictures over CYI_MAX_IMAGE_SIDE / _PIXELS are refused. Errors: FORMAT, MEMORY. */
 enum cyi_status image_decode(const struct cyi_allocator *allocator, const char *name, const void *data, size_t size_bytes,
                              struct cyi_image **ret_image, struct cyi_error *err);

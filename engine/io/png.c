@@ -289,10 +289,10 @@ static int write_piece(spng_ctx *ctx, void *user, void *data, size_t n) {
 static enum cyi_status make_text(const struct byte_buffer *out, const char *keyword, const char *utf8,
                                  bool is_always_utf8, struct spng_text *ret_text, char **ret_latin1,
                                  struct cyi_error *err) {
-    static char nothing[1];
+    char *nothing = (char *)(uintptr_t)""; /* libspng does not write to texts */
     *ret_text = (struct spng_text){ .type = SPNG_ITXT, .language_tag = nothing, .translated_keyword = nothing };
     memcpy(ret_text->keyword, keyword, strlen(keyword) + 1);
-    ret_text->text = (char *)(uintptr_t)utf8; /* libspng does not write to it */
+    ret_text->text = (char *)(uintptr_t)utf8;
     if (!is_always_utf8 && charset_fits_latin1(utf8)) {
         *ret_latin1 = charset_to_latin1(out->allocator, utf8);
         if (*ret_latin1 == NULL) {
