@@ -100,17 +100,30 @@ done:
     return st;
 }
 
-/* The picture to start from: covers the size for image-to-image; with a mask it is stretched to the size, as its mask
- * is, and becomes a reference as well. */
+/* The picture to start from, in the size of the result. With a mask it is stretched, as its mask is. Else a picture that is a little
+ * larger keeps its pixels and loses its edges, as in the reference; any other one is scaled to cover the size first. */
+static enum cyi_status fit_init(const struct job *job, struct cyi_image **ret_image, struct cyi_error *err) {
+    const struct cyi_request *r = job->request;
+    const struct cyi_image *init = r->init;
+    if (r->mask != NULL) {
+        return image_resize_lanczos(job->allocator, init, r->width, r->height, ret_image, err);
+    }
+    bool is_larger = init->width >= r->width && init->height >= r->height;
+    bool is_close =
+        2 * (int64_t)init->width < 3 * (int64_t)r->width && 2 * (int64_t)init->height < 3 * (int64_t)r->height;
+    if (is_larger && is_close) {
+        return image_crop(job->allocator, init, (init->width - r->width) / 2, (init->height - r->height) / 2, r->width,
+                          r->height, ret_image, err);
+    }
+    return image_cover(job->allocator, init, r->width, r->height, ret_image, err);
+}
+
+/* With a mask the picture becomes a reference as well. */
 static enum cyi_status encode_init(struct job *job, struct cyi_error *err) {
     const struct cyi_request *r = job->request;
     struct cyi_image *fitted = NULL;
     enum cyi_status st = CYI_OK;
-    if (r->mask == NULL) {
-        TRY(image_cover(job->allocator, r->init, r->width, r->height, &fitted, err));
-    } else {
-        TRY(image_resize_lanczos(job->allocator, r->init, r->width, r->height, &fitted, err));
-    }
+    TRY(fit_init(job, &fitted, err));
     TRY(tensor_new_2d(job->ex.arena, DTYPE_F32, tensor_n_rows(&job->x), tensor_n_cols(&job->x), &job->z, err));
     TRY(encode_image(job, fitted, &job->z, err));
     exec_observe(&job->ex, "init.packed", 0, &job->z);
@@ -308,7 +321,9 @@ static enum cyi_status make_room(struct job *job, struct cyi_error *err) {
         TRY(tensor_new_2d(arena, DTYPE_F32, n_tokens, c->out_channels, &job->velocity_negative, err));
     }
     if (job->request->wants_preview) {
+        job->progress.is_paused = true;
         TRY(preview_prepare(job->model, &job->ex, err));
+        job->progress.is_paused = false;
         TRY(image_create(job->allocator, (int)(2 * job->shape.n_cols), (int)(2 * job->shape.n_rows), 3, &job->preview,
                          err));
     }

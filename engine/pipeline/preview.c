@@ -10,7 +10,7 @@
 #include "sample/noise.h"
 
 #define CACHE_KIND "previews"
-#define FIT_PICTURES 8
+#define FIT_PICTURES 5
 #define FIT_SIDE 8      /* tokens along a side of a picture that the fit decodes */
 #define FIT_SMOOTH 0.8F /* share of one value for the whole picture in each channel: real latents are smooth */
 #define FIT_ROUGH 0.6F

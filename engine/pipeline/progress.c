@@ -67,12 +67,16 @@ enum cyi_status progress_enter(struct progress *progress, enum cyi_phase phase, 
     progress->phase = phase;
     progress->part = 0;
     progress->n_parts = n_parts;
+    progress->phase_fraction = 0.0F;
     return tell(progress, 0.0F, NULL) ? CYI_OK : cancelled(err);
 }
 
 bool progress_on_block(void *user, float fraction) {
-    const struct progress *progress = user;
-    return tell(progress, ((float)progress->part + fraction) / (float)progress->n_parts, NULL);
+    struct progress *progress = user;
+    if (!progress->is_paused) {
+        progress->phase_fraction = ((float)progress->part + fraction) / (float)progress->n_parts;
+    }
+    return tell(progress, progress->phase_fraction, NULL);
 }
 
 enum cyi_status progress_step(struct progress *progress, int n_done, const struct cyi_image *preview,

@@ -13,6 +13,8 @@ struct progress {
     double start, phase_start; /* engine_seconds() */
     enum cyi_phase phase;
     int part, n_parts; /* a phase may be several equal runs: prompts, pictures */
+    bool is_paused;    /* blocks that come now are no part of the estimate; they only ask whether to go on */
+    float phase_fraction;
     int step, n_steps;
 };
 
