@@ -14,7 +14,7 @@ void temp_folder_remove(const char *folder);
 const char *temp_path(char path[TEMP_PATH_BYTES], const char *folder, const char *name);
 /* A file with these bytes. Fails the running test when it cannot be written. */
 void temp_write(const char *path, const void *data, size_t size_bytes);
-/* How many files and folders lie in a folder. */
+/* How many files and folders lie in a folder, hidden ones too. */
 size_t temp_count(const char *folder);
 
 #endif
