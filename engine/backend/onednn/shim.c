@@ -77,7 +77,7 @@ enum cyi_status shim_op_create(struct shim *shim, const struct shim_spec *spec, 
     op->engine = shim->engine;
     /* oneDNN plans for as many threads as OpenMP would start now. */
     int n_threads = omp_get_max_threads();
-    omp_set_num_threads(1);
+    omp_set_num_threads(spec->n_threads > 1 ? spec->n_threads : 1);
     dnnl_status_t status = shim_version_prepare(op);
     omp_set_num_threads(n_threads);
     if (status != dnnl_success) {

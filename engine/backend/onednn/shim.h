@@ -27,10 +27,11 @@ enum shim_weights {
 struct shim_spec {
     int32_t kind, weights, plain;
     int32_t in, out; /* enum dtype: F32 or BF16 */
-    int32_t kernel_rows, kernel_cols, stride;
+    int32_t kernel_rows, kernel_cols;
+    int32_t n_threads; /* 0: the caller's thread alone; more only to compare with the library's own threads */
     int64_t m, n, k;
     int64_t a_stride, b_stride, c_stride;
-    int64_t rows, cols;
+    int64_t rows, cols, stride;
 };
 
 /* "oneDNN 2.6.3" */
