@@ -30,6 +30,7 @@ struct ops_test {
     uint64_t random;
     float offset;                 /* added to every F32 and BF16 value that is drawn */
     double f32_limit, bf16_limit; /* largest NMSE by the type of the result */
+    bool rounds_operands;         /* a product with a BF16 side takes the other side, and the softmax, in BF16 too */
     struct {
         const char *name;
         struct tensor tensor;
