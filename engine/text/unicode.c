@@ -64,17 +64,22 @@ int32_t unicode_decode_before(const char *text, size_t end, size_t *ret_size) {
     return unicode_decode(text + start, end - start, ret_size);
 }
 
-enum cyi_status unicode_check_utf8(const char *what, const char *text, size_t size_bytes, struct cyi_error *err) {
-    for (size_t i = 0; i < size_bytes;) {
-        if ((unsigned char)text[i] < 0x80) {
-            i++;
-            continue;
-        }
-        size_t size;
-        if (unicode_decode(text + i, size_bytes - i, &size) < 0) {
-            return error_set(err, CYI_E_ARGUMENT, "%s is not valid UTF-8 at byte %zu", what, i);
+size_t unicode_count_valid(const char *text, size_t size_bytes) {
+    size_t i = 0;
+    while (i < size_bytes) {
+        size_t size = 1;
+        if ((unsigned char)text[i] >= 0x80 && unicode_decode(text + i, size_bytes - i, &size) < 0) {
+            break;
         }
         i += size;
+    }
+    return i;
+}
+
+enum cyi_status unicode_check_utf8(const char *what, const char *text, size_t size_bytes, struct cyi_error *err) {
+    size_t n_valid = unicode_count_valid(text, size_bytes);
+    if (n_valid < size_bytes) {
+        return error_set(err, CYI_E_ARGUMENT, "%s is not valid UTF-8 at byte %zu", what, n_valid);
     }
     return CYI_OK;
 }

@@ -12,7 +12,9 @@ bool unicode_is_space(int32_t code_point);
 /* Letters, marks, decimal digits, joining punctuation: what a regular expression's \w is. */
 bool unicode_is_word(int32_t code_point);
 
-/* Strict UTF-8: no surrogates, nothing overlong. what names the text in the message. Errors: ARGUMENT (says at which byte). */
+/* How many bytes at the beginning are strict UTF-8: no surrogates, nothing overlong. */
+size_t unicode_count_valid(const char *text, size_t size_bytes);
+/* That all of them are. what names the text in the message. Errors: ARGUMENT (says at which byte). */
 enum cyi_status unicode_check_utf8(const char *what, const char *text, size_t size_bytes, struct cyi_error *err);
 
 /* The code point at text, which is valid UTF-8 and not at its end; *ret_size is its length in bytes. */
