@@ -174,6 +174,40 @@ static void attention_takes_many_rows(void **state) {
     }
 }
 
+/* More keys than any chunk of keys. The scores grow along the keys or fall, so that running maxima must and must not move. */
+static void attention_takes_many_keys(void **state) {
+    struct ops_test *t = ops_begin(state);
+    static const struct shape shapes[] = { { 5, 4200, 2, 1, 6, 4190, false }, { 2100, 2100, 1, 1, 3, 2100, true } };
+    for (uint64_t i = 0; i < 6; i++) {
+        ops_clear(t, 500 + i);
+        struct shape p = i < 4 ? shapes[0] : shapes[1];
+        enum dtype dtype = ops_act_dtypes[i % 2];
+        struct tensor q = ops_matrix(t, "q", dtype, p.s, p.h * p.k, PACKED);
+        struct tensor k = ops_matrix(t, "k", dtype, p.r, p.h_kv * p.k, PACKED);
+        struct tensor v = ops_matrix(t, "v", dtype, p.r, p.h_kv * p.k, PACKED);
+        struct tensor out = ops_matrix(t, "out", dtype, p.s, p.h * p.k, PACKED);
+        for (int64_t r = 0; r < p.r; r++) {
+            int64_t distance = i / 2 % 2 == 0 ? r : p.r - r;
+            for (int64_t c = 0; c < p.h_kv * p.k; c++) {
+                double value = ops_get(&k, r, c, 0.0) * (double)distance / 1000.0;
+                dtype_store(dtype, k.data, r * p.h_kv * p.k + c, (float)value);
+            }
+        }
+        struct attention_args args = {
+            .q = &q,
+            .k = &k,
+            .v = &v,
+            .n_heads = p.h,
+            .n_kv_heads = p.h_kv,
+            .n_keys = p.n_keys,
+            .is_causal = p.is_causal,
+            .scale = 0.5F,
+            .out = &out,
+        };
+        ops_check_one(t, OP_ATTENTION, &args, &out, expect_attention(t, &args));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         OPS_TEST(attention_takes_all_types_and_shapes),
@@ -181,6 +215,7 @@ int main(void) {
         OPS_TEST(attention_never_looks_at_keys_past_n_keys),
         OPS_TEST(attention_survives_large_scores),
         OPS_TEST(attention_takes_many_rows),
+        OPS_TEST(attention_takes_many_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

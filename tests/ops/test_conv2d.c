@@ -1,4 +1,6 @@
 /* CONV2D on every backend against a convolution written out here: the picture is enlarged and padded first, then convolved. */
+#include <math.h>
+
 #include "ops_test.h"
 
 struct shape {
@@ -25,6 +27,12 @@ static const struct shape shapes[] = {
     { 31, 29, 24, 40, 3, 3, 1, 1, 1, 1, 1, 1 },
     { 33, 20, 16, 3, 3, 3, 1, 1, 1, 1, 1, 1 }, /* the last convolution of a decoder */
     { 12, 12, 64, 96, 3, 3, 1, 1, 1, 1, 1, 1 },
+    { 20, 150, 3, 5, 3, 3, 1, 1, 1, 1, 1, 1 }, /* wider than any tile */
+    { 37, 75, 4, 6, 3, 3, 2, 1, 1, 1, 1, 1 },
+    { 75, 141, 4, 5, 3, 3, 1, 2, 0, 0, 1, 1 },
+    { 9, 70, 8, 8, 3, 3, 2, 2, 1, 0, 2, 1 },
+    { 3, 4, 6, 300, 3, 3, 1, 1, 1, 1, 1, 1 },  /* more outputs than any chunk */
+    { 3, 3, 1100, 5, 3, 3, 1, 1, 1, 1, 1, 1 }, /* more channels than any block */
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 
@@ -162,11 +170,41 @@ static void conv2d_takes_all_options(void **state) {
     }
 }
 
+/* A backend may keep weights in another layout, but must notice any number that changes. The numbers are bf16 in F32, as in files of
+ * converted models: half of the bytes are zero. */
+static void conv2d_sees_every_new_number_in_a_weight_that_stays_where_it_is(void **state) {
+    struct ops_test *t = ops_begin(state);
+    struct backend_options options = { .allocator = &mem_default_allocator, .n_threads = 1 };
+    struct exec ex = { .arena = t->arena, .allocator = &mem_default_allocator };
+    assert_int_equal(t->kind->create(&options, &ex.backend, NULL), CYI_OK);
+    ops_clear(t, 3000);
+    struct tensor x = ops_tensor(t, "x", DTYPE_F32, 3, (const int64_t[]){ 3, 3, 16 }, PACKED);
+    struct tensor weight = ops_tensor(t, "weight", DTYPE_F32, 4, (const int64_t[]){ 16, 16, 3, 3 }, PACKED);
+    struct tensor y = ops_tensor(t, "y", DTYPE_F32, 3, (const int64_t[]){ 1, 1, 16 }, PACKED);
+    float *numbers = weight.data;
+    for (int i = 0; i < 16 * 16 * 9; i++) {
+        numbers[i] = float_from_bf16(float_to_bf16(numbers[i]));
+    }
+    struct conv2d_args args = { .x = &x, .weight = &weight, .upsample = 1, .stride = 1, .y = &y };
+    for (int round = 0; round < 300; round++) {
+        numbers[ops_random(t) % (16 * 16 * 9)] += 1.0F;
+        assert_int_equal(op_conv2d(&ex, &args, NULL), CYI_OK);
+        const double *expected = expect_conv2d(t, &args);
+        for (int64_t o = 0; o < 16; o++) {
+            if (!(fabs(ops_get(&y, 0, o, 0.0) - expected[o]) < 1e-3)) {
+                fail_msg("old weights in round %d", round);
+            }
+        }
+    }
+    backend_free(ex.backend);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         OPS_TEST(conv2d_takes_all_shapes_in_both_types),
         OPS_TEST(conv2d_takes_all_types_of_weights),
         OPS_TEST(conv2d_takes_all_options),
+        OPS_TEST(conv2d_sees_every_new_number_in_a_weight_that_stays_where_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,11 +103,15 @@ static void linear_takes_weights_at_odd_addresses(void **state) {
 /* Text encoders feed all tokens at once, the transformers' modulation feeds one row through a large matrix. */
 static void linear_takes_large_matrices(void **state) {
     struct ops_test *t = ops_begin(state);
-    static const struct size large[] = { { 1, 1536, 1024 }, { 200, 384, 256 }, { 257, 129, 512 } };
-    for (uint64_t i = 0; i < 6; i++) {
+    static const struct size large[] = {
+        { 1, 1536, 1024 }, { 200, 384, 256 }, { 257, 129, 512 }, { 803, 271, 40 }, { 1601, 65, 19 },
+    };
+    for (uint64_t i = 0; i < 20; i++) {
         ops_clear(t, 3000 + i);
-        struct options options = { .residual = RESIDUAL_IN_PLACE, .has_gate = true };
-        check_linear(t, large[i / 2], ops_act_dtypes[i % 2], DTYPE_BF16, ops_act_dtypes[i % 2], &options);
+        struct options options = { .residual = i / 2 % 2 == 0 ? RESIDUAL_IN_PLACE : NO_RESIDUAL,
+                                   .has_gate = i / 2 % 2 == 0 };
+        enum dtype weight_dtype = i / 2 % 2 == 0 ? DTYPE_BF16 : DTYPE_F8_E4M3;
+        check_linear(t, large[i / 4], ops_act_dtypes[i % 2], weight_dtype, ops_act_dtypes[i % 2], &options);
     }
 }
 
