@@ -4,6 +4,7 @@
 
 #include "commands.h"
 #include "output.h"
+#include "terminal_image.h"
 
 #include <math.h>
 #include <sodium.h>
@@ -23,7 +24,8 @@ struct generate_options {
     const char *init, *mask;
     const char *output, *format;
     int quality;
-    bool is_json;
+    bool is_json, is_shown;
+    const char *protocol; /* how to show; NULL: what the terminal understands */
 };
 
 #define FIELD(name) offsetof(struct generate_options, name)
@@ -64,6 +66,10 @@ static const struct option_row rows[] = {
       FIELD(quality), 1, 100, NULL },
     { OPTION_FLAG, 0, "json", NULL, "One JSON object a picture on standard output instead of its name", FIELD(is_json),
       0, 0, NULL },
+    { OPTION_FLAG, 0, "show", NULL, "Show the picture in the terminal (kitty, iTerm2, sixel, else coloured blocks)",
+      FIELD(is_shown), 0, 0, NULL },
+    { OPTION_CHOICE, 0, "show-as", "HOW", "The same, as kitty, iterm2, sixel or blocks", FIELD(protocol), 0, 0,
+      "kitty|iterm2|sixel|blocks" },
     { OPTION_FLAG, 0, "quiet", NULL, "No progress and no notes, only results and errors", FIELD(session.is_quiet), 0, 0,
       NULL },
     { OPTION_FLAG, 'v', "verbose", NULL, "Memory plan, log and time of each phase on standard error",
@@ -253,6 +259,23 @@ static enum cyi_status print_result(const struct generate_options *options, cons
     return CYI_OK;
 }
 
+/* Draws on the terminal, which may be standard error when the output goes elsewhere. A picture that is saved is not lost because it
+ * cannot be shown. */
+static void show_picture(const struct generate_options *options, const struct session *session,
+                         const struct cyi_image *image) {
+    struct cyi_error problem = { 0 };
+    FILE *out = isatty(STDOUT_FILENO) ? stdout : isatty(STDERR_FILENO) ? stderr : NULL;
+    if (!options->is_shown && options->protocol == NULL) {
+        return;
+    }
+    if (out == NULL && options->protocol == NULL) {
+        print_note(session, "--show needs a terminal");
+    } else if (terminal_image_show(out != NULL ? out : stderr, session->engine, image, options->protocol, &problem) !=
+               CYI_OK) {
+        print_note(session, problem.text);
+    }
+}
+
 static enum cyi_status make_picture(const struct generate_options *options, const struct session *session,
                                     const struct output *output, struct cyi_request *request,
                                     const struct recipe *recipe, int i, struct cyi_error *err) {
@@ -269,6 +292,7 @@ static enum cyi_status make_picture(const struct generate_options *options, cons
         print_note(session, note);
         free(note);
     }
+    session_begin_saving();
     st = output_save(output, session->engine, image, recipe, i, &path, err);
     if (st == CYI_OK) {
         if (session->options->is_verbose) {
@@ -278,6 +302,10 @@ static enum cyi_status make_picture(const struct generate_options *options, cons
     } else {
         st = CYI_E_IO; /* whatever the cause, the run itself was fine: exit code 1 */
     }
+    if (st == CYI_OK) {
+        show_picture(options, session, image);
+    }
+    session_end_saving();
     free(path);
     cyi_image_free(image);
     return st;

@@ -5,13 +5,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 /* ---- Signals: the one thing that cannot do without a global ---- */
 
 #define MAX_SIGNALS 3
+#define PATIENCE_MICROSECONDS 800000
 
-static volatile sig_atomic_t n_signals;
+static volatile sig_atomic_t n_signals, is_saving;
+
+/* setitimer is one system call on Linux, so a handler may use it. */
+static void start_timer(void) {
+    const struct itimerval timer = { .it_value = { .tv_usec = PATIENCE_MICROSECONDS } };
+    (void)setitimer(ITIMER_REAL, &timer, NULL);
+}
 
 static void count_signal(int signal_number) {
     (void)signal_number;
@@ -19,14 +27,37 @@ static void count_signal(int signal_number) {
     if (n_signals >= MAX_SIGNALS) {
         _exit(CLI_CANCELLED);
     }
+    start_timer();
+}
+
+static void lose_patience(int signal_number) {
+    static const char sentence[] = "\ncyberimage: cancelled\n";
+    (void)signal_number;
+    if (is_saving != 0) {
+        start_timer();
+        return;
+    }
+    const ssize_t n_written = write(STDERR_FILENO, sentence, sizeof sentence - 1);
+    (void)n_written;
+    _exit(CLI_CANCELLED);
 }
 
 void session_catch_signals(void) {
-    struct sigaction action = { 0 };
-    action.sa_handler = count_signal;
+    struct sigaction action = { .sa_flags = SA_RESTART };
     (void)sigemptyset(&action.sa_mask);
+    action.sa_handler = lose_patience;
+    (void)sigaction(SIGALRM, &action, NULL);
+    action.sa_handler = count_signal;
     (void)sigaction(SIGINT, &action, NULL);
     (void)sigaction(SIGTERM, &action, NULL);
+}
+
+void session_begin_saving(void) {
+    is_saving = 1;
+}
+
+void session_end_saving(void) {
+    is_saving = 0;
 }
 
 bool session_is_cancelled(void) {

@@ -116,9 +116,13 @@ enum cyi_status session_open_path(struct session *session, const char *path, str
 void session_close_model(struct session *session);
 void session_done(struct session *session); /* NULL parts are fine */
 
-/* After this, Ctrl-C and SIGTERM only set a flag (the third one ends the program at once). */
+/* After this, Ctrl-C and SIGTERM set a flag that the engine's callback sees. When that does not end the program within a second
+ * (one operation of a very large picture can take longer), the program ends itself, but never while a file is being saved: such
+ * stretches stand between session_begin_saving and session_end_saving. The third Ctrl-C ends it whatever it does. */
 void session_catch_signals(void);
 bool session_is_cancelled(void);
+void session_begin_saving(void);
+void session_end_saving(void);
 
 /* The exit code for an error of cyi_model_open, cyi_plan_memory or cyi_generate. */
 int session_exit_code(enum cyi_status status);

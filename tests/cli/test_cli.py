@@ -318,6 +318,29 @@ def ctrl_c_leaves_nothing_behind(_):
 
 
 @claim
+def ctrl_c_ends_an_operation_that_takes_hours(_):
+    process = subprocess.Popen([PROGRAM, "generate", "a", "--width", "8192", "--height", "8192", "--steps", "1"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    for line in process.stderr:
+        if b"Painting" in line or b"cyberimage:" in line:
+            break
+    if b"cyberimage:" in line: # too large for this machine
+        assert process.wait(60) == 2
+        return
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and files_here() == set()
+
+
+@claim
+def show_draws_after_saving(_):
+    for how, start in (("kitty", "\033_G"), ("iterm2", "\033]1337;"), ("sixel", "\033P"), ("blocks", "\033[")):
+        result = generate("-o", "x.png", "--show-as", how)
+        assert start in result.err and result.out == "x.png\n", how
+    assert "terminal" in expect(0, "generate", "a", *TINY, "-o", "x.png", "--show").err
+
+
+@claim
 def ctrl_c_keeps_a_file_that_was_to_be_replaced(_):
     write("x.png", b"old")
     code, _ = stop_while_running(signal.SIGINT, "-o", "x.png")
