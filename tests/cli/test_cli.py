@@ -12,7 +12,7 @@ import sys
 
 from support import (BASE, GOLDEN, KLEIN, MODELS, PROGRAM, TINY, change_header, copy_model, environment, expect,
                      expect_refused, files_here, fill_tensor, generate, png_change_pixels, png_make, read, run, write)
-from tap import claim, run_claims
+from tap import Skip, claim, run_claims
 
 COMMANDS = ["generate", "info", "verify", "models", "doctor", "bench"]
 
@@ -35,6 +35,25 @@ def unknown_commands_and_options_are_named(_):
     for command in COMMANDS:
         expect_refused(command, "--colour", words=["--colour"])
     assert run().code == 2
+
+
+@claim
+def the_man_page_and_the_completion_know_every_option(_):
+    folder = os.path.join(os.environ["CYI_SOURCE_ROOT"], "cli")
+    page = read(os.path.join(folder, "cyberimage.1")).decode().replace("\\-", "-")
+    for command in COMMANDS:
+        assert command in page
+        for option in re.findall(r"^  .{2,4} *(--[a-z-]+)", expect(0, command, "--help").out, re.M):
+            assert option in page or option == "--help", option
+    if shutil.which("bash") is None:
+        raise Skip("no bash")
+    script = """source "$1"
+COMP_WORDS=("$2" generate --show) COMP_CWORD=2; _cyberimage; echo "${COMPREPLY[*]}"
+COMP_WORDS=("$2" generate --model ne) COMP_CWORD=3; _cyberimage; echo "${COMPREPLY[*]}"
+COMP_WORDS=("$2" ver) COMP_CWORD=1; _cyberimage; echo "${COMPREPLY[*]}"
+"""
+    out = expect(0, "-c", script, "bash", os.path.join(folder, "cyberimage.bash"), PROGRAM, program="bash").lines()
+    assert out == ["--show --show-as", "neon", "verify"], out
 
 
 # ---- generate ----
