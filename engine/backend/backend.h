@@ -31,14 +31,15 @@ struct backend_options {
 /* What a backend says of itself without being created. */
 struct backend_info {
     const char *name;
-    const char *version;    /* library and version, static storage */
-    const char *isa;        /* instruction set in use */
-    bool has_fast_bf16;     /* AUTO precision becomes bf16 */
+    const char *version; /* library and version, static storage */
+    const char *isa;     /* instruction set in use */
+    bool has_fast_bf16;  /* AUTO precision becomes bf16 */
 };
 
 /* A row of the registry. */
 struct backend_kind {
-    enum cyi_status (*create)(const struct backend_options *options, struct backend **ret_backend, struct cyi_error *err);
+    enum cyi_status (*create)(const struct backend_options *options, struct backend **ret_backend,
+                              struct cyi_error *err);
     void (*get_info)(struct backend_info *ret_info);
 };
 

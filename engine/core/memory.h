@@ -13,7 +13,8 @@ extern const struct cyi_allocator mem_default_allocator; /* malloc; blocks of 4 
 
 /* Blocks. NULL when there is no memory (or size is 0). Alignment of malloc. Threads: as the allocator. */
 void *mem_alloc(const struct cyi_allocator *allocator, size_t size_bytes);
-void *mem_alloc_zeroed(const struct cyi_allocator *allocator, size_t n, size_t size_bytes); /* n × size_bytes, checked */
+void *mem_alloc_zeroed(const struct cyi_allocator *allocator, size_t n,
+                       size_t size_bytes); /* n × size_bytes, checked */
 char *mem_copy_string(const struct cyi_allocator *allocator, const char *text);
 void mem_free(const struct cyi_allocator *allocator, void *block); /* NULL is fine */
 

@@ -77,7 +77,8 @@ struct tensor tensor_rows(const struct tensor *t, int64_t first, int64_t n) {
 
 struct tensor tensor_cols(const struct tensor *t, int64_t first, int64_t n) {
     assert(first >= 0 && n >= 0 && first + n <= tensor_n_cols(t));
-    struct tensor cols = tensor_2d(t->dtype, tensor_n_rows(t), n, (uint8_t *)t->data + (size_t)first * dtype_size(t->dtype));
+    struct tensor cols =
+        tensor_2d(t->dtype, tensor_n_rows(t), n, (uint8_t *)t->data + (size_t)first * dtype_size(t->dtype));
     cols.row_stride = t->row_stride;
     return cols;
 }

@@ -220,12 +220,13 @@ const char *cyi_phase_name(enum cyi_phase phase); /* "encode_text", … */
 
 struct cyi_progress {
     enum cyi_phase phase;
-    int step, n_steps;               /* denoise: finished steps and all steps that this run does; else 0 */
-    float phase_fraction;            /* 0…1 within the phase */
-    float fraction;                  /* 0…1 of the whole picture, by expected work */
-    double elapsed_seconds;          /* since cyi_generate began */
-    double remaining_seconds;        /* estimate; negative while there is none */
-    const struct cyi_image *preview; /* only right after a step and when wanted: a small picture, valid during the call */
+    int step, n_steps;        /* denoise: finished steps and all steps that this run does; else 0 */
+    float phase_fraction;     /* 0…1 within the phase */
+    float fraction;           /* 0…1 of the whole picture, by expected work */
+    double elapsed_seconds;   /* since cyi_generate began */
+    double remaining_seconds; /* estimate; negative while there is none */
+    const struct cyi_image
+        *preview; /* only right after a step and when wanted: a small picture, valid during the call */
 };
 
 /* Asked after every transformer block and every VAE layer, on the calling thread, unlocked. false cancels. */
@@ -241,14 +242,14 @@ struct cyi_request {
     int width, height;           /* pixels */
     int n_steps;
     float guidance;
-    uint64_t seed;                              /* torch's CPU generator: its low 32 bits count */
-    const struct cyi_image *const *references;  /* pictures that the model looks at */
-    int n_references;                           /* 0…CYI_MAX_REFERENCES */
-    const struct cyi_image *init;               /* NULL, or the picture to start from */
-    float strength;                             /* with init: 0 < strength ≤ 1, how much is made anew */
-    const struct cyi_image *mask;               /* with init: white is painted anew, black kept */
-    bool wants_preview;                         /* a preview picture with the progress call after every step */
-    cyi_progress_fn on_progress;                /* may be NULL */
+    uint64_t seed;                             /* torch's CPU generator: its low 32 bits count */
+    const struct cyi_image *const *references; /* pictures that the model looks at */
+    int n_references;                          /* 0…CYI_MAX_REFERENCES */
+    const struct cyi_image *init;              /* NULL, or the picture to start from */
+    float strength;                            /* with init: 0 < strength ≤ 1, how much is made anew */
+    const struct cyi_image *mask;              /* with init: white is painted anew, black kept */
+    bool wants_preview;                        /* a preview picture with the progress call after every step */
+    cyi_progress_fn on_progress;               /* may be NULL */
     void *user;
 };
 
@@ -271,12 +272,12 @@ enum cyi_status cyi_plan_memory(struct cyi_model *model, const struct cyi_reques
 struct cyi_report {
     double phase_seconds[CYI_N_PHASES];
     double total_seconds;
-    int n_text_tokens;              /* of the prompt in its template, before padding */
-    bool is_prompt_cut;             /* the prompt was longer than the model reads */
-    bool is_prompt_cached;          /* its embedding was taken from the cache */
-    uint64_t n_fallbacks;           /* operations that the backend lacked and the reference did */
-    uint64_t working_bytes;         /* most memory held at one time */
-    int first_step;                 /* with init: the schedule's step where the run began */
+    int n_text_tokens;      /* of the prompt in its template, before padding */
+    bool is_prompt_cut;     /* the prompt was longer than the model reads */
+    bool is_prompt_cached;  /* its embedding was taken from the cache */
+    uint64_t n_fallbacks;   /* operations that the backend lacked and the reference did */
+    uint64_t working_bytes; /* most memory held at one time */
+    int first_step;         /* with init: the schedule's step where the run began */
 };
 
 /* Makes one picture. Pictures of a batch are separate calls with seed, seed + 1, …; the prompt's embedding is kept between calls.

@@ -25,10 +25,10 @@ enum cyi_status config_get_int(const struct config *config, const char *key, int
 enum cyi_status config_get_float(const struct config *config, const char *key, double min, double max, double *ret,
                                  struct cyi_error *err);
 /* Optional values: fallback when absent. */
-enum cyi_status config_get_int_or(const struct config *config, const char *key, int64_t min, int64_t max, int64_t fallback,
-                                  int64_t *ret, struct cyi_error *err);
-enum cyi_status config_get_float_or(const struct config *config, const char *key, double min, double max, double fallback,
-                                    double *ret, struct cyi_error *err);
+enum cyi_status config_get_int_or(const struct config *config, const char *key, int64_t min, int64_t max,
+                                  int64_t fallback, int64_t *ret, struct cyi_error *err);
+enum cyi_status config_get_float_or(const struct config *config, const char *key, double min, double max,
+                                    double fallback, double *ret, struct cyi_error *err);
 enum cyi_status config_get_bool_or(const struct config *config, const char *key, bool fallback, bool *ret,
                                    struct cyi_error *err);
 /* A list of whole numbers, 1 … max_n of them. */

@@ -12,15 +12,15 @@ enum cyi_status image_create(const struct cyi_allocator *allocator, int width, i
 /* Type by content. Sizes are read and checked before pixels are allocated. name is for messages. The picture is always RGB, also
  * when the file is grey.
  * Animations and pictures over CYI_MAX_IMAGE_SIDE / _PIXELS are refused. Errors: FORMAT, MEMORY. */
-enum cyi_status image_decode(const struct cyi_allocator *allocator, const char *name, const void *data, size_t size_bytes,
-                             struct cyi_image **ret_image, struct cyi_error *err);
+enum cyi_status image_decode(const struct cyi_allocator *allocator, const char *name, const void *data,
+                             size_t size_bytes, struct cyi_image **ret_image, struct cyi_error *err);
 enum cyi_status image_load(const struct cyi_allocator *allocator, const char *path, struct cyi_image **ret_image,
                            struct cyi_error *err);
 
 /* The texts of a file: A1111 "parameters" (PNG tEXt/iTXt/zTXt, EXIF UserComment in JPEG and WebP) and our JSON (PNG iTXt "cyberimage",
  * XMP-free: EXIF ImageDescription in JPEG and WebP). Absent: NULL. Released with mem_free. */
-enum cyi_status image_read_texts(const struct cyi_allocator *allocator, const char *name, const void *data, size_t size_bytes,
-                                 char **ret_parameters, char **ret_json, struct cyi_error *err);
+enum cyi_status image_read_texts(const struct cyi_allocator *allocator, const char *name, const void *data,
+                                 size_t size_bytes, char **ret_parameters, char **ret_json, struct cyi_error *err);
 
 /* options->format must not be BY_NAME. *ret_data is released with mem_free. */
 enum cyi_status image_encode(const struct cyi_allocator *allocator, const struct cyi_image *image,

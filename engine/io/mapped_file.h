@@ -21,8 +21,8 @@ void mapped_file_will_need(const struct mapped_file *file, size_t offset, size_t
 
 /* A small whole file (configs, indexes, tokenizers) as text with a final NUL, released with mem_free.
  * Errors: IO, FORMAT when it is larger than max_bytes, MEMORY. */
-enum cyi_status file_read_all(const struct cyi_allocator *allocator, const char *path, size_t max_bytes, char **ret_text,
-                              size_t *ret_size, struct cyi_error *err);
+enum cyi_status file_read_all(const struct cyi_allocator *allocator, const char *path, size_t max_bytes,
+                              char **ret_text, size_t *ret_size, struct cyi_error *err);
 bool file_exists(const char *path);   /* a regular file (or a link to one) */
 bool folder_exists(const char *path); /* a folder (or a link to one) */
 
@@ -35,8 +35,8 @@ struct file_piece {
     const void *data;
     size_t size_bytes;
 };
-enum cyi_status file_write_pieces(const struct cyi_allocator *allocator, const char *path, const struct file_piece *pieces,
-                                  size_t n_pieces, struct cyi_error *err);
+enum cyi_status file_write_pieces(const struct cyi_allocator *allocator, const char *path,
+                                  const struct file_piece *pieces, size_t n_pieces, struct cyi_error *err);
 
 /* folder + "/" + name, released with mem_free. NULL when there is no memory. */
 char *path_join(const struct cyi_allocator *allocator, const char *folder, const char *name);

@@ -289,7 +289,7 @@ static int write_piece(spng_ctx *ctx, void *user, void *data, size_t n) {
 static enum cyi_status make_text(const struct byte_buffer *out, const char *keyword, const char *utf8,
                                  bool is_always_utf8, struct spng_text *ret_text, char **ret_latin1,
                                  struct cyi_error *err) {
-    char *nothing = (char *)(uintptr_t)""; /* libspng does not write to texts */
+    char *nothing = (char *)(uintptr_t) ""; /* libspng does not write to texts */
     *ret_text = (struct spng_text){ .type = SPNG_ITXT, .language_tag = nothing, .translated_keyword = nothing };
     memcpy(ret_text->keyword, keyword, strlen(keyword) + 1);
     ret_text->text = (char *)(uintptr_t)utf8;

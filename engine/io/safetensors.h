@@ -16,8 +16,9 @@ struct safetensors;
 
 struct safetensors_entry {
     const char *name; /* owned by the file */
-    bool is_usable;   /* false: a type that the format has but the engine does not compute with (BOOL, I16, F64, rank > 4 …) */
-    struct tensor tensor; /* data inside the mapping, read-only; a scalar (rank 0) appears as [1] */
+    bool
+        is_usable; /* false: a type that the format has but the engine does not compute with (BOOL, I16, F64, rank > 4 …) */
+    struct tensor tensor;            /* data inside the mapping, read-only; a scalar (rank 0) appears as [1] */
     size_t offset_bytes, size_bytes; /* in the file */
 };
 
@@ -25,13 +26,14 @@ struct safetensors_entry {
 enum cyi_status safetensors_open(const struct cyi_allocator *allocator, const char *path, struct safetensors **ret_file,
                                  struct cyi_error *err);
 /* The same for a file that is already in memory (fuzzing, tests); data is borrowed until close. name is for messages. */
-enum cyi_status safetensors_parse(const struct cyi_allocator *allocator, const char *name, const void *data, size_t size_bytes,
-                                  struct safetensors **ret_file, struct cyi_error *err);
+enum cyi_status safetensors_parse(const struct cyi_allocator *allocator, const char *name, const void *data,
+                                  size_t size_bytes, struct safetensors **ret_file, struct cyi_error *err);
 void safetensors_close(struct safetensors *file);
 
 size_t safetensors_n_entries(const struct safetensors *file);
 const struct safetensors_entry *safetensors_entry_at(const struct safetensors *file, size_t i); /* in file order */
-const struct safetensors_entry *safetensors_find(const struct safetensors *file, const char *name); /* NULL: absent. O(log n) */
+const struct safetensors_entry *safetensors_find(const struct safetensors *file,
+                                                 const char *name); /* NULL: absent. O(log n) */
 /* A value of __metadata__, NULL when absent. */
 const char *safetensors_metadata(const struct safetensors *file, const char *key);
 const char *safetensors_path(const struct safetensors *file);

@@ -52,7 +52,8 @@ struct flux2 {
 };
 
 /* D width, K head, F feed-forward, I in, O out, X text features, E sinusoids. */
-#define ROW(field, shape, name, alt) { name, alt, offsetof(struct flux2, field), shape, false }
+#define ROW(field, shape, name, alt)                                                                                   \
+    { name, alt, offsetof(struct flux2, field), shape, false }
 static const struct weight_row model_rows[] = {
     ROW(x_embedder, "[D,I]", "x_embedder.weight", "img_in.weight"),
     ROW(context_embedder, "[D,X]", "context_embedder.weight", "txt_in.weight"),
@@ -74,7 +75,8 @@ static const struct weight_row guidance_rows[] = {
 
 #define T_ "transformer_blocks.%d."
 #define B_ "double_blocks.%d."
-#define ROW(field, shape, name, alt) { T_ name, B_ alt, offsetof(struct double_block, field), shape, false }
+#define ROW(field, shape, name, alt)                                                                                   \
+    { T_ name, B_ alt, offsetof(struct double_block, field), shape, false }
 static const struct weight_row double_rows[] = {
     ROW(image.q, "[D,D]", "attn.to_q.weight", "img_attn.qkv.weight#0/3"),
     ROW(image.k, "[D,D]", "attn.to_k.weight", "img_attn.qkv.weight#1/3"),
@@ -99,7 +101,8 @@ static const struct weight_row double_rows[] = {
 
 #define T_ "single_transformer_blocks.%d."
 #define B_ "single_blocks.%d."
-#define ROW(field, shape, name, alt) { T_ name, B_ alt, offsetof(struct single_block, field), shape, false }
+#define ROW(field, shape, name, alt)                                                                                   \
+    { T_ name, B_ alt, offsetof(struct single_block, field), shape, false }
 static const struct weight_row single_rows[] = {
     ROW(qkv_mlp, "[P,D]", "attn.to_qkv_mlp_proj.weight", "linear1.weight"),
     ROW(out, "[D,Q]", "attn.to_out.weight", "linear2.weight"),
@@ -127,7 +130,8 @@ static const struct tensor *find_tensor(const struct weight_set *set, const char
             if (mark == NULL) {
                 (void)snprintf(text, sizeof text, "%s%s", prefixes[p], styles[s]);
             } else {
-                (void)snprintf(text, sizeof text, "%s%.*s%d%s", prefixes[p], (int)(mark - styles[s]), styles[s], index, mark + 2);
+                (void)snprintf(text, sizeof text, "%s%.*s%d%s", prefixes[p], (int)(mark - styles[s]), styles[s], index,
+                               mark + 2);
             }
             const struct safetensors_entry *entry = weight_set_find(set, text);
             if (entry != NULL) {
@@ -194,8 +198,8 @@ static enum cyi_status check_size(const struct config *file, const char *key, in
     int64_t want;
     enum cyi_status st = config_get_int_or(file, key, 0, INT32_MAX, have, &want, err);
     if (st == CYI_OK && want != have) {
-        st = error_set(err, CYI_E_SHAPE, "transformer: config.json says %s = %lld, the tensors say %lld", key, (long long)want,
-                       (long long)have);
+        st = error_set(err, CYI_E_SHAPE, "transformer: config.json says %s = %lld, the tensors say %lld", key,
+                       (long long)want, (long long)have);
     }
     return st;
 }
@@ -231,25 +235,33 @@ static enum cyi_status check_config(const struct flux2_config *c, const char *pa
     for (int a = 0; a < 4; a++) {
         rope_dims += c->axes.dims[a];
         if (c->axes.dims[a] % 2 != 0) {
-            return error_set(err, CYI_E_SHAPE, "%s: rope axis %d has %lld dimensions, an odd number", path, a, (long long)c->axes.dims[a]);
+            return error_set(err, CYI_E_SHAPE, "%s: rope axis %d has %lld dimensions, an odd number", path, a,
+                             (long long)c->axes.dims[a]);
         }
     }
     if (c->width < 1 || c->head_dim < 2 || c->n_heads * c->head_dim != c->width || rope_dims != c->head_dim) {
-        return error_set(err, CYI_E_SHAPE, "%s: width %lld, head size %lld and rope dimensions %lld do not go together", path,
-                         (long long)c->width, (long long)c->head_dim, (long long)rope_dims);
+        return error_set(err, CYI_E_SHAPE, "%s: width %lld, head size %lld and rope dimensions %lld do not go together",
+                         path, (long long)c->width, (long long)c->head_dim, (long long)rope_dims);
     }
     if (c->mlp_width < 1 || c->n_sinusoids < 2 || c->n_sinusoids % 2 != 0 || c->n_double + c->n_single < 1) {
-        return error_set(err, CYI_E_SHAPE, "%s: feed-forward width %lld, %lld sinusoids, %lld + %lld blocks: not a FLUX.2 transformer", path,
-                         (long long)c->mlp_width, (long long)c->n_sinusoids, (long long)c->n_double, (long long)c->n_single);
+        return error_set(
+            err, CYI_E_SHAPE, "%s: feed-forward width %lld, %lld sinusoids, %lld + %lld blocks are no FLUX.2", path,
+            (long long)c->mlp_width, (long long)c->n_sinusoids, (long long)c->n_double, (long long)c->n_single);
     }
     return CYI_OK;
 }
 
 static enum cyi_status bind_weights(struct flux2 *model, const char *prefix, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
-    struct weight_dims dims = { .value = { ['D'] = c->width, ['K'] = c->head_dim, ['F'] = c->mlp_width, ['I'] = c->in_channels,
-                                           ['O'] = c->out_channels, ['X'] = c->text_width, ['E'] = c->n_sinusoids,
-                                           ['P'] = 3 * c->width + 2 * c->mlp_width, ['Q'] = c->width + c->mlp_width } };
+    struct weight_dims dims = { .value = { ['D'] = c->width,
+                                           ['K'] = c->head_dim,
+                                           ['F'] = c->mlp_width,
+                                           ['I'] = c->in_channels,
+                                           ['O'] = c->out_channels,
+                                           ['X'] = c->text_width,
+                                           ['E'] = c->n_sinusoids,
+                                           ['P'] = 3 * c->width + 2 * c->mlp_width,
+                                           ['Q'] = c->width + c->mlp_width } };
     enum cyi_status st = CYI_OK;
     TRY(weights_bind(model->weights, prefix, model_rows, N_ROWS(model_rows), 0, &dims, model, err));
     if (c->has_guidance) {
@@ -274,7 +286,8 @@ static enum cyi_status load_model(struct flux2 *model, const char *path, struct 
 
     TRY(weight_set_open(model->allocator, path, "diffusion_pytorch_model", &model->weights, err));
     if (find_tensor(model->weights, model_rows[4].name, model_rows[4].alt, 0, &prefix) == NULL) {
-        TRY(error_set(err, CYI_E_UNSUPPORTED, "%s: not a FLUX.2 transformer (it has no double_stream_modulation_img)", path));
+        TRY(error_set(err, CYI_E_UNSUPPORTED, "%s: not a FLUX.2 transformer (it has no double_stream_modulation_img)",
+                      path));
     }
     infer_config(model->weights, c);
     if (folder_exists(path)) {
@@ -291,7 +304,8 @@ static enum cyi_status load_model(struct flux2 *model, const char *path, struct 
     model->doubles = mem_alloc_zeroed(model->allocator, (size_t)c->n_double + 1, sizeof *model->doubles);
     model->singles = mem_alloc_zeroed(model->allocator, (size_t)c->n_single + 1, sizeof *model->singles);
     if (model->doubles == NULL || model->singles == NULL) {
-        TRY(error_memory(err, "the transformer's blocks", (size_t)(c->n_double + c->n_single) * sizeof *model->doubles));
+        TRY(error_memory(err, "the transformer's blocks",
+                         (size_t)(c->n_double + c->n_single) * sizeof *model->doubles));
     }
     TRY(bind_weights(model, prefix, err));
 done:
@@ -300,7 +314,8 @@ done:
     return st;
 }
 
-enum cyi_status flux2_open(const struct cyi_allocator *allocator, const char *path, struct flux2 **ret_model, struct cyi_error *err) {
+enum cyi_status flux2_open(const struct cyi_allocator *allocator, const char *path, struct flux2 **ret_model,
+                           struct cyi_error *err) {
     struct flux2 *model = mem_alloc_zeroed(allocator, 1, sizeof *model);
     if (model == NULL) {
         return error_memory(err, "the transformer", sizeof *model);
@@ -335,8 +350,8 @@ const struct weight_set *flux2_get_weights(const struct flux2 *model) {
 /* ---- Before the first step ---- */
 
 /* Text token l stands at (0, 0, 0, l), an image token at (t, row, column, 0). */
-static enum cyi_status fill_rope(const struct flux2 *model, struct exec *ex, const struct flux2_grid *grids, int n_grids,
-                                 struct flux2_run *run, struct cyi_error *err) {
+static enum cyi_status fill_rope(const struct flux2 *model, struct exec *ex, const struct flux2_grid *grids,
+                                 int n_grids, struct flux2_run *run, struct cyi_error *err) {
     int64_t n_tokens = run->n_text + run->n_noise + run->n_references;
     enum cyi_status st = CYI_OK;
     TRY(tensor_new_2d(ex->arena, DTYPE_F32, n_tokens, model->config.head_dim / 2, &run->cos, err));
@@ -364,8 +379,8 @@ done:
 }
 
 /* y [M, D] F32 = x Wᵀ for an x that is F32 but multiplied as ex->act_dtype. */
-static enum cyi_status embed_rows(struct exec *ex, const struct tensor *x, const struct tensor *weight, struct tensor *y,
-                                  struct cyi_error *err) {
+static enum cyi_status embed_rows(struct exec *ex, const struct tensor *x, const struct tensor *weight,
+                                  struct tensor *y, struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     struct arena_mark mark = arena_get_mark(ex->arena);
     struct tensor cast = *x;
@@ -379,8 +394,9 @@ done:
     return st;
 }
 
-enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const struct tensor *text, const struct flux2_grid *grids,
-                              int n_grids, const struct tensor *references, struct flux2_run *ret_run, struct cyi_error *err) {
+enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const struct tensor *text,
+                              const struct flux2_grid *grids, int n_grids, const struct tensor *references,
+                              struct flux2_run *ret_run, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     struct flux2_run run = { .n_text = tensor_n_rows(text), .n_noise = grids[0].n_rows * grids[0].n_cols };
     enum cyi_status st = CYI_OK;
@@ -431,16 +447,17 @@ struct step_state {
     struct exec *ex;
     const struct flux2_run *run;
     struct conditioning cond;
-    struct tensor stream; /* [S, D] F32: the residual stream */
-    struct tensor normed; /* [S, D] A */
-    struct tensor raw;    /* [S, D] F32: a projection before its norm and rotation */
-    struct tensor q, k, v;/* [S, D] A */
-    struct tensor hidden; /* [S, 2F] F32: gate and up */
-    struct tensor joined; /* [S, D + F] A: attention, then feed-forward, as the single blocks' output reads them */
+    struct tensor stream;  /* [S, D] F32: the residual stream */
+    struct tensor normed;  /* [S, D] A */
+    struct tensor raw;     /* [S, D] F32: a projection before its norm and rotation */
+    struct tensor q, k, v; /* [S, D] A */
+    struct tensor hidden;  /* [S, 2F] F32: gate and up */
+    struct tensor joined;  /* [S, D + F] A: attention, then feed-forward, as the single blocks' output reads them */
 };
 
-static enum cyi_status embed_scalar(struct exec *ex, const struct embedder *embedder, float argument, int64_t n_sinusoids,
-                                    struct tensor *y, const struct tensor *sum, struct cyi_error *err) {
+static enum cyi_status embed_scalar(struct exec *ex, const struct embedder *embedder, float argument,
+                                    int64_t n_sinusoids, struct tensor *y, const struct tensor *sum,
+                                    struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     struct arena_mark mark = arena_get_mark(ex->arena);
     struct tensor waves;
@@ -451,21 +468,22 @@ static enum cyi_status embed_scalar(struct exec *ex, const struct embedder *embe
     if (sum == NULL) {
         exec_observe(ex, "time.sinusoid", 0, &waves);
     }
-    TRY(op_linear(ex, &(struct linear_args){ .x = &waves, .weight = &embedder->in, .act = ACT_SILU, .y = &hidden }, err));
+    TRY(op_linear(ex, &(struct linear_args){ .x = &waves, .weight = &embedder->in, .act = ACT_SILU, .y = &hidden },
+                  err));
     TRY(op_linear(ex, &(struct linear_args){ .x = &hidden, .weight = &embedder->out, .residual = sum, .y = y }, err));
 done:
     arena_release(ex->arena, mark);
     return st;
 }
 
-static enum cyi_status project_condition(struct exec *ex, const struct tensor *activated, const struct tensor *weight, struct tensor *y,
-                                         struct cyi_error *err) {
+static enum cyi_status project_condition(struct exec *ex, const struct tensor *activated, const struct tensor *weight,
+                                         struct tensor *y, struct cyi_error *err) {
     enum cyi_status st = tensor_new_2d(ex->arena, DTYPE_F32, 1, tensor_n_rows(weight), y, err);
     return st != CYI_OK ? st : op_linear(ex, &(struct linear_args){ .x = activated, .weight = weight, .y = y }, err);
 }
 
-static enum cyi_status condition(const struct flux2 *model, struct exec *ex, float sigma, float guidance, struct conditioning *ret,
-                                 struct cyi_error *err) {
+static enum cyi_status condition(const struct flux2 *model, struct exec *ex, float sigma, float guidance,
+                                 struct conditioning *ret, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     struct conditioning cond;
     enum cyi_status st = CYI_OK;
@@ -473,7 +491,8 @@ static enum cyi_status condition(const struct flux2 *model, struct exec *ex, flo
     TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, c->width, &cond.activated, err));
     TRY(embed_scalar(ex, &model->time, timestep_argument(sigma), c->n_sinusoids, &cond.embedding, NULL, err));
     if (c->has_guidance) {
-        TRY(embed_scalar(ex, &model->guidance, guidance * 1000.0F, c->n_sinusoids, &cond.embedding, &cond.embedding, err));
+        TRY(embed_scalar(ex, &model->guidance, guidance * 1000.0F, c->n_sinusoids, &cond.embedding, &cond.embedding,
+                         err));
     }
     exec_observe(ex, "time.embedding", 0, &cond.embedding);
     TRY(op_silu(ex, &(struct silu_args){ .x = &cond.embedding, .y = &cond.activated }, err));
@@ -490,8 +509,8 @@ done:
     return st;
 }
 
-static enum cyi_status make_state(const struct flux2 *model, struct exec *ex, const struct flux2_run *run, struct step_state *s,
-                                  struct cyi_error *err) {
+static enum cyi_status make_state(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
+                                  struct step_state *s, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     int64_t n = run->n_text + run->n_noise + run->n_references;
     enum cyi_status st = CYI_OK;
@@ -521,12 +540,14 @@ size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_
 }
 
 /* Rows first … first + n of the normed stream = LN(stream) (1 + scale) + shift. */
-static enum cyi_status modulate(struct step_state *s, int64_t first, int64_t n, const struct tensor *scale, const struct tensor *shift,
-                                struct cyi_error *err) {
+static enum cyi_status modulate(struct step_state *s, int64_t first, int64_t n, const struct tensor *scale,
+                                const struct tensor *shift, struct cyi_error *err) {
     struct tensor x = tensor_rows(&s->stream, first, n);
     struct tensor y = tensor_rows(&s->normed, first, n);
-    return op_layer_norm(
-        s->ex, &(struct layer_norm_args){ .x = &x, .scale = scale, .shift = shift, .eps = (float)s->model->config.eps, .y = &y }, err);
+    return op_layer_norm(s->ex,
+                         &(struct layer_norm_args){
+                             .x = &x, .scale = scale, .shift = shift, .eps = (float)s->model->config.eps, .y = &y },
+                         err);
 }
 
 /* One of q and k for some rows: projection, RMS norm over each head, rotation. */
@@ -541,15 +562,22 @@ static enum cyi_status project_rotated(struct step_state *s, int64_t first, int6
     enum cyi_status st = CYI_OK;
     TRY(op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .y = &raw }, err));
     TRY(op_qk_norm_rope(s->ex,
-                        &(struct qk_norm_rope_args){ .x = &raw, .weight = norm, .cos = &cos, .sin = &sin, .n_heads = c->n_heads,
-                                                     .eps = (float)c->eps, .pairs = ROPE_ADJACENT, .y = &y },
+                        &(struct qk_norm_rope_args){ .x = &raw,
+                                                     .weight = norm,
+                                                     .cos = &cos,
+                                                     .sin = &sin,
+                                                     .n_heads = c->n_heads,
+                                                     .eps = (float)c->eps,
+                                                     .pairs = ROPE_ADJACENT,
+                                                     .y = &y },
                         err));
 done:
     return st;
 }
 
 /* The three projections of some rows, from weights of [D, D] each. */
-static enum cyi_status project_qkv(struct step_state *s, int64_t first, int64_t n, const struct stream_weights *w, struct cyi_error *err) {
+static enum cyi_status project_qkv(struct step_state *s, int64_t first, int64_t n, const struct stream_weights *w,
+                                   struct cyi_error *err) {
     struct tensor x = tensor_rows(&s->normed, first, n);
     struct tensor v = tensor_rows(&s->v, first, n);
     enum cyi_status st = CYI_OK;
@@ -565,13 +593,20 @@ static enum cyi_status attend(struct step_state *s, struct cyi_error *err) {
     const struct flux2_config *c = &s->model->config;
     struct tensor out = tensor_cols(&s->joined, 0, c->width);
     return op_attention(s->ex,
-                        &(struct attention_args){ .q = &s->q, .k = &s->k, .v = &s->v, .n_heads = c->n_heads, .n_kv_heads = c->n_heads,
-                                                  .n_keys = tensor_n_rows(&s->k), .scale = 1.0F / sqrtf((float)c->head_dim), .out = &out },
+                        &(struct attention_args){ .q = &s->q,
+                                                  .k = &s->k,
+                                                  .v = &s->v,
+                                                  .n_heads = c->n_heads,
+                                                  .n_kv_heads = c->n_heads,
+                                                  .n_keys = tensor_n_rows(&s->k),
+                                                  .scale = 1.0F / sqrtf((float)c->head_dim),
+                                                  .out = &out },
                         err);
 }
 
 /* silu(gate) · up of some rows of `hidden`, into the last F columns of `joined`. */
-static enum cyi_status feed(struct step_state *s, int64_t first, int64_t n, const struct tensor *weight, struct cyi_error *err) {
+static enum cyi_status feed(struct step_state *s, int64_t first, int64_t n, const struct tensor *weight,
+                            struct cyi_error *err) {
     const struct flux2_config *c = &s->model->config;
     struct tensor x = tensor_rows(&s->normed, first, n);
     struct tensor hidden = tensor_rows(&s->hidden, first, n);
@@ -587,12 +622,13 @@ done:
 }
 
 /* Rows of the stream += gate · (columns of `joined` · Wᵀ). */
-static enum cyi_status add_gated(struct step_state *s, int64_t first, int64_t n, int64_t first_col, const struct tensor *weight,
-                                 const struct tensor *gate, struct cyi_error *err) {
+static enum cyi_status add_gated(struct step_state *s, int64_t first, int64_t n, int64_t first_col,
+                                 const struct tensor *weight, const struct tensor *gate, struct cyi_error *err) {
     struct tensor rows = tensor_rows(&s->joined, first, n);
     struct tensor x = tensor_cols(&rows, first_col, tensor_n_cols(weight));
     struct tensor y = tensor_rows(&s->stream, first, n);
-    return op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .gate = gate, .residual = &y, .y = &y }, err);
+    return op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .gate = gate, .residual = &y, .y = &y },
+                     err);
 }
 
 /* The rows of one stream of the double blocks, with what belongs to it. */
@@ -607,8 +643,10 @@ static enum cyi_status run_double(struct step_state *s, int index, struct cyi_er
     int64_t width = s->model->config.width;
     int64_t n_image = s->run->n_noise + s->run->n_references;
     const struct stream streams[2] = {
-        { 0, s->run->n_text, &block->text, modulation_at(&s->cond.text, 0, width), modulation_at(&s->cond.text, 1, width) },
-        { s->run->n_text, n_image, &block->image, modulation_at(&s->cond.image, 0, width), modulation_at(&s->cond.image, 1, width) },
+        { 0, s->run->n_text, &block->text, modulation_at(&s->cond.text, 0, width),
+          modulation_at(&s->cond.text, 1, width) },
+        { s->run->n_text, n_image, &block->image, modulation_at(&s->cond.image, 0, width),
+          modulation_at(&s->cond.image, 1, width) },
     };
     enum cyi_status st = CYI_OK;
     for (int i = 0; i < 2; i++) {
@@ -688,8 +726,8 @@ done:
     return st;
 }
 
-enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run, const struct flux2_step *step,
-                              struct cyi_error *err) {
+enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
+                              const struct flux2_step *step, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     enum cyi_status st = CYI_OK;
     struct arena_mark mark = arena_get_mark(ex->arena);

@@ -11,7 +11,7 @@ struct flux2;
 
 struct flux2_config {
     int64_t in_channels, out_channels;
-    int64_t width;      /* D = n_heads · head_dim */
+    int64_t width; /* D = n_heads · head_dim */
     int64_t n_heads, head_dim;
     int64_t text_width; /* columns of the text features */
     int64_t mlp_width;  /* F */
@@ -24,7 +24,8 @@ struct flux2_config {
 
 /* path: a folder in diffusers layout (config.json and weights) or one .safetensors with diffusers or BFL names.
  * Errors: IO, FORMAT, SHAPE, DTYPE, MEMORY. */
-enum cyi_status flux2_open(const struct cyi_allocator *allocator, const char *path, struct flux2 **ret_model, struct cyi_error *err);
+enum cyi_status flux2_open(const struct cyi_allocator *allocator, const char *path, struct flux2 **ret_model,
+                           struct cyi_error *err);
 void flux2_close(struct flux2 *model);
 const struct flux2_config *flux2_get_config(const struct flux2 *model);
 const struct weight_set *flux2_get_weights(const struct flux2 *model);
@@ -47,8 +48,9 @@ struct flux2_run {
 /*   text       [T, text_width] F32
  *   grids      : the noise's grid first, then one for each reference
  *   references [R, in_channels] F32, NULL when there is only one grid */
-enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const struct tensor *text, const struct flux2_grid *grids,
-                              int n_grids, const struct tensor *references, struct flux2_run *ret_run, struct cyi_error *err);
+enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const struct tensor *text,
+                              const struct flux2_grid *grids, int n_grids, const struct tensor *references,
+                              struct flux2_run *ret_run, struct cyi_error *err);
 
 /* One evaluation.
  *   x        [N, in_channels] F32: noisy latents, packed
@@ -62,8 +64,8 @@ struct flux2_step {
     int64_t first_block, n_blocks_all;
     struct tensor *velocity;
 };
-enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run, const struct flux2_step *step,
-                              struct cyi_error *err);
+enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
+                              const struct flux2_step *step, struct cyi_error *err);
 
 /* Most arena bytes of prepare + forward for so many tokens. */
 size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_t n_image, enum dtype act_dtype);

@@ -16,6 +16,7 @@ struct rope_axes {
 
 /* The angles' cosines and sines, computed in double.
  *   positions [S, n_axes] of double (FLUX.3 has fractional ones)    cos, sin [S, K/2] F32 of the caller */
-void rope_fill(const struct rope_axes *axes, const double *positions, const struct tensor *cos, const struct tensor *sin);
+void rope_fill(const struct rope_axes *axes, const double *positions, const struct tensor *cos,
+               const struct tensor *sin);
 
 #endif

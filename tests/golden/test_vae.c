@@ -1,4 +1,4 @@
-/* The VAE against the goldens of flux2-klein, flux2-base, flux2-bfl, flux2-edit and flux2-img2img, and its tiles against their definition. */
+/* The VAE against every golden that has its stages, and its tiles against their definition. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Runs the tests of a build folder and counts single cases: cmocka's, TAP's, else one a program.
+
+Ends with the line "N passed, N failed, N skipped"; the exit status is 1 when something failed. Output of programs that failed is shown.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+OK, FAILED, SKIPPED = "passed", "failed", "skipped"
+CMOCKA = re.compile(r"^\[ *(OK|FAILED|SKIPPED) *\] (\S+)$")
+TAP = re.compile(r"^(not )?ok\b[^#]*(# *SKIP)?", re.IGNORECASE)
+
+
+def cmocka_cases(lines):
+    """Results of the cases; the summary that repeats them is left out."""
+    cases = {}
+    for line in lines:
+        if line.startswith("[==========]") and "run" in line and cases:
+            break
+        match = CMOCKA.match(line)
+        if match:
+            cases[match[2]] = {"OK": OK, "FAILED": FAILED, "SKIPPED": SKIPPED}[match[1]]
+    return list(cases.values())
+
+
+def tap_cases(lines):
+    matches = [TAP.match(line) for line in lines]
+    return [FAILED if m[1] else SKIPPED if m[2] else OK for m in matches if m]
+
+
+def cases_of(test):
+    lines = (test.get("stdout", "") + "\n" + test.get("stderr", "")).splitlines()
+    cases = cmocka_cases(lines) or tap_cases(lines)
+    succeeded = test["result"] in ("OK", "EXPECTEDFAIL")
+    if test["result"] == "SKIP":
+        return cases or [SKIPPED]
+    if not cases:
+        return [OK if succeeded else FAILED]
+    if not succeeded and FAILED not in cases:  # it crashed, timed out, or leaked at the end
+        cases.append(FAILED)
+    return cases
+
+
+def main():
+    build = Path(sys.argv[1])
+    subprocess.run(["meson", "test", "-C", build, "--no-rebuild", "--num-processes", "2", "--quiet"], check=False)
+    log = build / "meson-logs" / "testlog.json"
+    counts = {OK: 0, FAILED: 0, SKIPPED: 0}
+    programs = 0
+    for line in log.read_text(errors="replace").splitlines():
+        test = json.loads(line)
+        programs += 1
+        cases = cases_of(test)
+        for case in cases:
+            counts[case] += 1
+        if FAILED in cases:
+            print(f"---- {test['name']}: {test['result']} ----")
+            print(test.get("stdout", "")[-20000:])
+            print(test.get("stderr", "")[-20000:], flush=True)
+    if programs == 0:
+        counts[FAILED] += 1
+        print(f"{log}: no test ran")
+    print(f"{counts[OK]} passed, {counts[FAILED]} failed, {counts[SKIPPED]} skipped")
+    return 1 if counts[FAILED] else 0
+
+
+sys.exit(main())
