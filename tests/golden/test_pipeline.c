@@ -149,17 +149,18 @@ static const struct run runs[] = {
       .seed = 42 },
 };
 
-/* How close a backend must come. */
+/* How close a backend must come: in a forward whose inputs are the golden's own, in what grew out of several forwards (guidance of 4
+ * makes four times the error of each), and in the picture. */
 struct target {
     const char *backend;
     enum cyi_precision precision;
-    double nmse, psnr;
+    double nmse, nmse_grown, psnr;
 };
 
 static const struct target targets[] = {
-    { "reference", CYI_PRECISION_F32, 1e-9, 55 },
-    { "onednn", CYI_PRECISION_F32, 1e-9, 55 },
-    { "onednn", CYI_PRECISION_BF16, 3e-4, 35 },
+    { "reference", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
+    { "onednn", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
+    { "onednn", CYI_PRECISION_BF16, 3e-4, 1e-3, 35 },
 };
 
 #define N_OF(list) (sizeof(list) / sizeof(list)[0])
@@ -206,6 +207,17 @@ static struct tensor arrange(const struct tensor *golden, const struct tensor *v
     return tensor_2d(DTYPE_F32, n_pixels, n_channels, buffer);
 }
 
+/* Is the stage behind the first step? Its inputs are the engine's own results then. The VAE alone is measured in test_vae.c. */
+static bool is_grown(const char *stage) {
+    static const char *const grown[] = { "latents.unpacked", "vae.decode.", "image." };
+    for (size_t i = 0; i < N_OF(grown); i++) {
+        if (strncmp(stage, grown[i], strlen(grown[i])) == 0) {
+            return true;
+        }
+    }
+    return strncmp(stage, "step", 4) == 0 && stage[4] != '0';
+}
+
 static void check_stage(void *user, const char *stage, const struct tensor *value) {
     struct watch *watch = user;
     char name[128];
@@ -217,7 +229,8 @@ static void check_stage(void *user, const char *stage, const struct tensor *valu
     float *buffer = malloc((size_t)tensor_n_elements(&entry->tensor) * sizeof *buffer);
     assert_non_null(buffer);
     struct tensor golden = arrange(&entry->tensor, value, buffer);
-    golden_check(name, value, &golden, watch->test->target->nmse);
+    const struct target *target = watch->test->target;
+    golden_check(name, value, &golden, is_grown(stage) ? target->nmse_grown : target->nmse);
     watch->n_checked++;
     free(buffer);
 }
