@@ -16,6 +16,30 @@ struct backend_vtable {
     /* Most bytes of scratch and prepared weights held at one time. NULL: 0. */
     size_t (*get_peak)(const struct backend *backend);
     void (*free)(struct backend *backend); /* never called with NULL */
+
+    /* The rest is for backends that compute in memory of their own; backends on host memory leave it NULL.
+     * Then data of activations are addresses of blocks of get_memory, data of weights (every argument that ops.h calls a weight, a bias
+     * or a table) and of ids stay host memory, and nobody but the backend may look at device memory. */
+    const struct device_vtable *device;
+};
+
+struct device_vtable {
+    /* Device blocks for arenas; valid as long as the backend. Blocks that are released may still be in use by work under way. */
+    const struct cyi_allocator *(*get_memory)(struct backend *backend);
+    /* Copies of one shape and type; either side may have gaps between rows. After upload the host's memory may change at once; download
+     * waits for everything before it. Errors: what the device reports. */
+    enum cyi_status (*upload)(struct backend *backend, const struct tensor *host, const struct tensor *device,
+                              struct cyi_error *err);
+    enum cyi_status (*download)(struct backend *backend, const struct tensor *device, const struct tensor *host,
+                                struct cyi_error *err);
+    /* What follows reads weights of n_weight_bytes over and over and no others: those may go to make room. */
+    void (*enter)(struct backend *backend, uint64_t n_weight_bytes);
+    /* Around operations that are called again and again with equal arguments, addresses included (key stands for them all). When
+     * *ret_is_replayed, they are under way already and must not be called; else they must, and end_recording after them. */
+    enum cyi_status (*begin_recording)(struct backend *backend, uint64_t key, bool *ret_is_replayed, struct cyi_error *err);
+    enum cyi_status (*end_recording)(struct backend *backend, bool is_complete, struct cyi_error *err);
+    /* Memory of the device that is free, or is held by weights that could be loaded again. */
+    uint64_t (*get_available_bytes)(struct backend *backend);
 };
 
 /* First member of every backend's own struct. One thread at a time. */
@@ -23,9 +47,15 @@ struct backend {
     const struct backend_vtable *vtable;
 };
 
+/* How matrix products that may lose precision are computed. */
+enum backend_products { BACKEND_PRODUCTS_PLAIN, BACKEND_PRODUCTS_FP8, BACKEND_PRODUCTS_INT8 };
+
 struct backend_options {
     const struct cyi_allocator *allocator;
     int n_threads; /* ≥ 1 */
+    int device;                         /* number of the card, for backends with several */
+    uint64_t max_device_bytes;          /* 0: all of the card's memory */
+    enum backend_products products;     /* of the operations that are marked tolerant */
 };
 
 /* What a backend says of itself without being created. */

@@ -27,6 +27,7 @@ enum activation { ACT_NONE, ACT_SILU, ACT_GELU_TANH };
 struct linear_args {
     const struct tensor *x, *weight, *bias, *gate, *residual;
     enum activation act;
+    bool is_tolerant; /* a product inside a block: may be computed with 8-bit codes where the precision asks for it */
     struct tensor *y;
 };
 
@@ -99,7 +100,7 @@ struct cast_args {
     struct tensor *y;
 };
 
-/* y[i] = table[ids[i]]     ids [S] I32 (0 ≤ id < V, checked)    table [V, D] any    y [S, D] act */
+/* y[i] = table[ids[i]]     ids [S] I32 (0 ≤ id < V, checked), host memory in every backend    table [V, D] any    y [S, D] act */
 struct embed_args {
     const struct tensor *ids, *table;
     struct tensor *y;
