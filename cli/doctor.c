@@ -145,6 +145,9 @@ static bool check_engine(const struct session_options *options, struct session *
                     info->n_threads),
         is_reference ? "The reference backend is right but slow; the fast one needs oneDNN when the program is built."
                      : NULL);
+    if (info->gpu_status != NULL) {
+        add(findings, LEVEL_OK, "card", text_format("none in use: %s", info->gpu_status), NULL);
+    }
     return true;
 }
 

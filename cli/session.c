@@ -136,9 +136,13 @@ enum cyi_status session_start(const struct session_options *options, struct sess
         .backend = options->backend,
         .precision = strcmp(precision, "f32") == 0    ? CYI_PRECISION_F32
                      : strcmp(precision, "bf16") == 0 ? CYI_PRECISION_BF16
+                     : strcmp(precision, "fp8") == 0  ? CYI_PRECISION_FP8
+                     : strcmp(precision, "int8") == 0 ? CYI_PRECISION_INT8
                                                       : CYI_PRECISION_AUTO,
         .n_threads = options->n_threads,
         .cache_dir = session.cache,
+        .device = options->device,
+        .max_device_bytes = (uint64_t)options->device_memory * 1024 * 1024,
     };
     st = cyi_engine_create(&engine_options, &session.engine, err);
     if (st != CYI_OK) {

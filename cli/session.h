@@ -12,6 +12,8 @@ struct session_options {
     const char *text_encoder, *vae, *tokenizer;
     int n_threads; /* 0: one a core */
     const char *backend, *precision;
+    int device;
+    int device_memory; /* MiB; 0: all that is free */
     const char *cache; /* NULL: the usual folder */
     bool has_no_cache;
     bool is_verbose, is_quiet;
@@ -68,20 +70,38 @@ struct session_options {
           0,                                                                                                           \
           "backend",                                                                                                   \
           "NAME",                                                                                                      \
-          "onednn (fast, default) or reference (plain and slow)",                                                      \
+          "auto (default: a card when there is one), cuda, onednn (the processor)\nor reference (plain and slow)",     \
           offsetof(struct type, member.backend),                                                                       \
           0,                                                                                                           \
           0,                                                                                                           \
-          "auto|onednn|reference" },                                                                                   \
+          "auto|cuda|onednn|reference" },                                                                              \
         { OPTION_CHOICE,                                                                                               \
           0,                                                                                                           \
           "precision",                                                                                                 \
           "P",                                                                                                         \
-          "auto (default), f32 or bf16; auto takes bf16 where it is fast",                                             \
+          "auto (default), f32, bf16, or on a card fp8 or int8; auto takes bf16\nwhere it is fast",                    \
           offsetof(struct type, member.precision),                                                                     \
           0,                                                                                                           \
           0,                                                                                                           \
-          "auto|f32|bf16" },                                                                                           \
+          "auto|f32|bf16|fp8|int8" },                                                                                  \
+        { OPTION_INT,                                                                                                  \
+          0,                                                                                                           \
+          "device",                                                                                                    \
+          "N",                                                                                                         \
+          "Which card, counted from 0 (default: 0)",                                                                   \
+          offsetof(struct type, member.device),                                                                        \
+          0,                                                                                                           \
+          63,                                                                                                          \
+          NULL },                                                                                                      \
+        { OPTION_INT,                                                                                                  \
+          0,                                                                                                           \
+          "device-memory",                                                                                             \
+          "MIB",                                                                                                       \
+          "Most memory of the card to use (default: all that is free)",                                                \
+          offsetof(struct type, member.device_memory),                                                                 \
+          512,                                                                                                         \
+          1048576,                                                                                                     \
+          NULL },                                                                                                      \
         { OPTION_TEXT,                                                                                                 \
           0,                                                                                                           \
           "cache",                                                                                                     \

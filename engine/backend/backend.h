@@ -36,7 +36,8 @@ struct device_vtable {
     void (*enter)(struct backend *backend, uint64_t n_weight_bytes);
     /* Around operations that are called again and again with equal arguments, addresses included (key stands for them all). When
      * *ret_is_replayed, they are under way already and must not be called; else they must, and end_recording after them. */
-    enum cyi_status (*begin_recording)(struct backend *backend, uint64_t key, bool *ret_is_replayed, struct cyi_error *err);
+    enum cyi_status (*begin_recording)(struct backend *backend, uint64_t key, bool *ret_is_replayed,
+                                       struct cyi_error *err);
     enum cyi_status (*end_recording)(struct backend *backend, bool is_complete, struct cyi_error *err);
     /* Memory of the device that is free, or is held by weights that could be loaded again. */
     uint64_t (*get_available_bytes)(struct backend *backend);
@@ -52,29 +53,53 @@ enum backend_products { BACKEND_PRODUCTS_PLAIN, BACKEND_PRODUCTS_FP8, BACKEND_PR
 
 struct backend_options {
     const struct cyi_allocator *allocator;
-    int n_threads; /* ≥ 1 */
-    int device;                         /* number of the card, for backends with several */
-    uint64_t max_device_bytes;          /* 0: all of the card's memory */
-    enum backend_products products;     /* of the operations that are marked tolerant */
+    int n_threads;                  /* ≥ 1 */
+    int device;                     /* number of the card, for backends with several */
+    uint64_t max_device_bytes;      /* 0: all of the card's memory */
+    enum backend_products products; /* of the operations that are marked tolerant */
 };
 
 /* What a backend says of itself without being created. */
 struct backend_info {
     const char *name;
-    const char *version; /* library and version, static storage */
-    const char *isa;     /* instruction set in use */
-    bool has_fast_bf16;  /* AUTO precision becomes bf16 */
+    char version[96];   /* libraries and their versions */
+    char isa[96];       /* instruction set in use, or the card */
+    bool has_fast_bf16; /* AUTO precision becomes bf16 */
+    bool has_fp8;       /* BACKEND_PRODUCTS_… that it can do */
+    bool has_int8;
 };
 
 /* A row of the registry. */
 struct backend_kind {
     enum cyi_status (*create)(const struct backend_options *options, struct backend **ret_backend,
                               struct cyi_error *err);
-    void (*get_info)(struct backend_info *ret_info);
+    /* device: number of the card, for backends with several. Errors: UNSUPPORTED, with the reason why it cannot be used here. */
+    enum cyi_status (*get_info)(int device, struct backend_info *ret_info, struct cyi_error *err);
 };
 
 /* By name; NULL or "auto" gives the best one built in. NULL when there is none of that name. */
 const struct backend_kind *backend_find(const char *name);
+
+/* A backend in a library of its own, "libcyberimage-NAME.so", that exports one function of this type by the name BACKEND_ENTRY. It gives
+ * NULL for another ABI than its own. The ABI grows with every change of backend.h, ops.h, ops.def or what they include. */
+#define BACKEND_ABI 1
+#define BACKEND_ENTRY "cyberimage_backend"
+typedef const struct backend_kind *(*backend_entry)(int abi);
+
+/* A backend that was chosen, and what keeps it loaded. */
+struct backend_choice {
+    const struct backend_kind *kind;
+    struct backend_info info;
+    void *library;        /* NULL: built in */
+    char gpu_status[384]; /* why no card is used, in one sentence; empty when one is */
+};
+
+/* By name, built in or loaded; NULL or "auto": the card's when there is one that can be used, else the best one built in.
+ * Plug-ins are looked for in the folder that the environment variable CYBERIMAGE_PLUGINS names, beside the program, and in
+ * ../lib/cyberimage beside it. Errors: ARGUMENT (no such name), UNSUPPORTED (it cannot be used here: the sentence says why). */
+enum cyi_status backend_choose(const char *name, int device, struct backend_choice *ret_choice, struct cyi_error *err);
+/* No backend of the choice may live any more. */
+void backend_choice_done(struct backend_choice *choice);
 extern const struct backend_kind backend_reference;
 extern const struct backend_kind backend_onednn; /* only in builds with oneDNN */
 

@@ -123,18 +123,25 @@ struct chunk {
 
 /* Chunks before `current` are full or skipped, chunks after it hold nothing. */
 struct arena {
-    const struct cyi_allocator *allocator;
+    const struct cyi_allocator *allocator; /* of this struct */
+    const struct cyi_allocator *blocks;    /* of the chunks */
     struct chunk chunks[MAX_CHUNKS];
     size_t n_chunks, current;
     size_t held_bytes, peak_bytes;
 };
 
 enum cyi_status arena_create(const struct cyi_allocator *allocator, struct arena **ret_arena, struct cyi_error *err) {
+    return arena_create_over(allocator, allocator, ret_arena, err);
+}
+
+enum cyi_status arena_create_over(const struct cyi_allocator *allocator, const struct cyi_allocator *blocks,
+                                  struct arena **ret_arena, struct cyi_error *err) {
     struct arena *arena = mem_alloc_zeroed(allocator, 1, sizeof *arena);
     if (arena == NULL) {
         return error_memory(err, "an arena", sizeof *arena);
     }
     arena->allocator = allocator;
+    arena->blocks = blocks;
     *ret_arena = arena;
     return CYI_OK;
 }
@@ -144,7 +151,7 @@ void arena_free(struct arena *arena) {
         return;
     }
     for (size_t i = 0; i < arena->n_chunks; i++) {
-        mem_free(arena->allocator, arena->chunks[i].block);
+        mem_free(arena->blocks, arena->chunks[i].block);
     }
     mem_free(arena->allocator, arena);
 }
@@ -155,7 +162,7 @@ static struct chunk *add_chunk(struct arena *arena, size_t needed) {
     if (arena->n_chunks == MAX_CHUNKS || !size_add(&total, size, MEM_ALIGN)) {
         return NULL;
     }
-    void *block = mem_alloc(arena->allocator, total);
+    void *block = mem_alloc(arena->blocks, total);
     if (block == NULL) {
         return NULL;
     }
@@ -216,7 +223,7 @@ void arena_trim(struct arena *arena) {
     while (arena->n_chunks > 0 && arena->chunks[arena->n_chunks - 1].used_bytes == 0) {
         struct chunk *chunk = &arena->chunks[--arena->n_chunks];
         arena->held_bytes -= chunk->size_bytes + MEM_ALIGN;
-        mem_free(arena->allocator, chunk->block);
+        mem_free(arena->blocks, chunk->block);
     }
     if (arena->current > arena->n_chunks) {
         arena->current = arena->n_chunks;

@@ -36,6 +36,9 @@ struct arena_mark {
 
 /* One thread at a time. */
 enum cyi_status arena_create(const struct cyi_allocator *allocator, struct arena **ret_arena, struct cyi_error *err);
+/* An arena whose pieces come from `blocks`, memory that the arena itself never touches (a device's). */
+enum cyi_status arena_create_over(const struct cyi_allocator *allocator, const struct cyi_allocator *blocks,
+                                  struct arena **ret_arena, struct cyi_error *err);
 void arena_free(struct arena *arena);
 /* A piece of n × size_bytes, not initialised. NULL when there is no memory or the product overflows. */
 void *arena_alloc(struct arena *arena, size_t n, size_t size_bytes);

@@ -87,9 +87,11 @@ enum cyi_log_level { CYI_LOG_DEBUG, CYI_LOG_INFO, CYI_LOG_WARNING };
 typedef void (*cyi_log_fn)(void *user, enum cyi_log_level level, const char *event);
 
 enum cyi_precision {
-    CYI_PRECISION_AUTO, /* bf16 where the processor multiplies it fast, else f32 */
+    CYI_PRECISION_AUTO, /* bf16 where the processor or the card multiplies it fast, else f32 */
     CYI_PRECISION_F32,
-    CYI_PRECISION_BF16
+    CYI_PRECISION_BF16,
+    CYI_PRECISION_FP8, /* bf16, and the products of the transformer's blocks in 8-bit floating point: cards of compute 8.9 and newer */
+    CYI_PRECISION_INT8 /* bf16, and those products in 8-bit integers: any card */
 };
 
 /* All zero means: every default. */
@@ -97,16 +99,19 @@ struct cyi_engine_options {
     const struct cyi_allocator *allocator; /* NULL: malloc and free */
     cyi_log_fn log;                        /* NULL: no log */
     void *log_user;
-    const char *backend; /* NULL or "auto", "reference", "onednn" */
+    const char *backend; /* NULL or "auto" (a card when there is one), "reference", "onednn", "cuda" */
     enum cyi_precision precision;
     int n_threads;             /* 0: one a core that this process may use */
     const char *cache_dir;     /* NULL: nothing is kept on disk (prompt embeddings, preview maps) */
     uint64_t max_memory_bytes; /* 0: what the system has available when a picture starts */
+    int device;                /* number of the card, from 0 */
+    uint64_t max_device_bytes; /* 0: all memory of the card that is free */
 };
 
 struct cyi_engine;
 
-/* Creates an engine. options may be NULL. Errors: ARGUMENT (unknown backend, threads outside 0…1024), UNSUPPORTED, MEMORY. */
+/* Creates an engine. options may be NULL. Errors: ARGUMENT (unknown backend, threads outside 0…1024), UNSUPPORTED (the
+ * backend or the precision cannot be had here; the sentence says why), MEMORY. */
 enum cyi_status cyi_engine_create(const struct cyi_engine_options *options, struct cyi_engine **ret_engine,
                                   struct cyi_error *err);
 /* All models of the engine must be closed before. */
@@ -116,8 +121,9 @@ void cyi_engine_free(struct cyi_engine *engine);
 struct cyi_engine_info {
     const char *backend;         /* the backend in use */
     const char *backend_version; /* for example "oneDNN 2.6.3" */
-    const char *cpu_isa;         /* what the matrix library uses, for example "avx512_core_bf16" */
-    const char *precision;       /* "f32" or "bf16": what AUTO became */
+    const char *cpu_isa;         /* what the matrix library uses, for example "avx512_core_bf16"; or the card */
+    const char *precision;       /* "f32", "bf16", "fp8" or "int8": what AUTO became */
+    const char *gpu_status;      /* why no card is in use, in one sentence; NULL when one is */
     int n_threads;
 };
 void cyi_engine_get_info(const struct cyi_engine *engine, struct cyi_engine_info *ret_info);
@@ -261,8 +267,13 @@ struct cyi_memory_plan {
     uint64_t working_bytes;   /* most memory that the engine itself will hold at one time */
     uint64_t peak_bytes;      /* working_bytes + the largest part of the weights that one phase reads */
     uint64_t available_bytes; /* what the system has, or max_memory_bytes */
-    bool fits;                /* working_bytes ≤ available_bytes */
+    bool fits;                /* working_bytes ≤ available_bytes, and the same on the device */
     bool is_tiled;            /* the VAE works in tiles */
+    /* Backends on a card; else 0. */
+    uint64_t device_bytes;           /* most memory of the card that is needed beside weights */
+    uint64_t device_weight_bytes;    /* the largest part of the weights that one phase reads */
+    uint64_t device_available_bytes; /* free memory of the card, within max_device_bytes */
+    bool streams_weights;            /* that part does not stay on the card: it comes anew in every step */
 };
 
 /* Says what a request will need, and checks the request. Errors: ARGUMENT. */
@@ -277,6 +288,7 @@ struct cyi_report {
     bool is_prompt_cached;  /* its embedding was taken from the cache */
     uint64_t n_fallbacks;   /* operations that the backend lacked and the reference did */
     uint64_t working_bytes; /* most memory held at one time */
+    uint64_t device_bytes;  /* likewise of the card, weights included; 0 without one */
     int first_step;         /* with init: the schedule's step where the run began */
 };
 

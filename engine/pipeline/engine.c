@@ -19,24 +19,43 @@ static int count_cores(void) {
     return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n;
 }
 
+/* What the precision means for the backend that was chosen. */
+static enum cyi_status choose_precision(struct cyi_engine *engine, enum cyi_precision precision,
+                                        struct cyi_error *err) {
+    const struct backend_info *info = &engine->choice.info;
+    bool is_bf16 = precision == CYI_PRECISION_AUTO ? info->has_fast_bf16 : precision != CYI_PRECISION_F32;
+    if ((precision == CYI_PRECISION_FP8 && !info->has_fp8) || (precision == CYI_PRECISION_INT8 && !info->has_int8)) {
+        return error_set(err, CYI_E_UNSUPPORTED, "%s (%.80s) has no products in %s: choose auto, bf16 or f32",
+                         info->name, info->isa, precision == CYI_PRECISION_FP8 ? "fp8" : "int8");
+    }
+    engine->act_dtype = is_bf16 ? DTYPE_BF16 : DTYPE_F32;
+    engine->products = precision == CYI_PRECISION_FP8    ? BACKEND_PRODUCTS_FP8
+                       : precision == CYI_PRECISION_INT8 ? BACKEND_PRODUCTS_INT8
+                                                         : BACKEND_PRODUCTS_PLAIN;
+    engine->precision = precision == CYI_PRECISION_FP8    ? "fp8"
+                        : precision == CYI_PRECISION_INT8 ? "int8"
+                        : is_bf16                         ? "bf16"
+                                                          : "f32";
+    return CYI_OK;
+}
+
 static enum cyi_status fill_engine(struct cyi_engine *engine, const struct cyi_engine_options *options,
                                    struct cyi_error *err) {
+    enum cyi_status st = CYI_OK;
     if (options->n_threads < 0 || options->n_threads > MAX_THREADS) {
         return error_set(err, CYI_E_ARGUMENT, "%d threads: the number must be 0 (one a core) to %d", options->n_threads,
                          MAX_THREADS);
     }
-    if ((unsigned)options->precision > CYI_PRECISION_BF16) {
+    if ((unsigned)options->precision > CYI_PRECISION_INT8) {
         return error_set(err, CYI_E_ARGUMENT, "precision %d is unknown", (int)options->precision);
     }
-    engine->kind = backend_find(options->backend);
-    if (engine->kind == NULL) {
-        return error_set(err, CYI_E_ARGUMENT, "backend \"%.40s\" is unknown; this build has: auto, reference%s",
-                         options->backend, backend_find("onednn") != NULL ? ", onednn" : "");
+    if (options->device < 0) {
+        return error_set(err, CYI_E_ARGUMENT, "device %d: cards are numbered from 0", options->device);
     }
-    engine->kind->get_info(&engine->info);
-    bool is_bf16 = options->precision == CYI_PRECISION_BF16 ||
-                   (options->precision == CYI_PRECISION_AUTO && engine->info.has_fast_bf16);
-    engine->act_dtype = is_bf16 ? DTYPE_BF16 : DTYPE_F32;
+    TRY(backend_choose(options->backend, options->device, &engine->choice, err));
+    TRY(choose_precision(engine, options->precision, err));
+    engine->device = options->device;
+    engine->max_device_bytes = options->max_device_bytes;
     engine->n_threads = options->n_threads > 0 ? options->n_threads : count_cores();
     engine->log = options->log;
     engine->log_user = options->log_user;
@@ -44,10 +63,11 @@ static enum cyi_status fill_engine(struct cyi_engine *engine, const struct cyi_e
     if (options->cache_dir != NULL && options->cache_dir[0] != '\0') {
         engine->cache_dir = mem_copy_string(&engine->allocator, options->cache_dir);
         if (engine->cache_dir == NULL) {
-            return error_memory(err, "the cache folder's name", strlen(options->cache_dir) + 1);
+            TRY(error_memory(err, "the cache folder's name", strlen(options->cache_dir) + 1));
         }
     }
-    return CYI_OK;
+done:
+    return st;
 }
 
 enum cyi_status cyi_engine_create(const struct cyi_engine_options *options, struct cyi_engine **ret_engine,
@@ -75,15 +95,18 @@ void cyi_engine_free(struct cyi_engine *engine) {
     if (engine != NULL) {
         struct cyi_allocator allocator = engine->allocator;
         mem_free(&allocator, engine->cache_dir);
+        backend_choice_done(&engine->choice);
         mem_free(&allocator, engine);
     }
 }
 
 void cyi_engine_get_info(const struct cyi_engine *engine, struct cyi_engine_info *ret_info) {
-    *ret_info = (struct cyi_engine_info){ .backend = engine->info.name,
-                                          .backend_version = engine->info.version,
-                                          .cpu_isa = engine->info.isa,
-                                          .precision = engine->act_dtype == DTYPE_BF16 ? "bf16" : "f32",
+    const struct backend_choice *choice = &engine->choice;
+    *ret_info = (struct cyi_engine_info){ .backend = choice->info.name,
+                                          .backend_version = choice->info.version,
+                                          .cpu_isa = choice->info.isa,
+                                          .precision = engine->precision,
+                                          .gpu_status = choice->gpu_status[0] != '\0' ? choice->gpu_status : NULL,
                                           .n_threads = engine->n_threads };
 }
 

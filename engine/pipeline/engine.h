@@ -8,12 +8,15 @@ struct cyi_engine {
     struct cyi_allocator allocator;
     cyi_log_fn log;
     void *log_user;
-    const struct backend_kind *kind;
-    struct backend_info info;
+    struct backend_choice choice;
     enum dtype act_dtype; /* F32 or BF16: what the precision became */
     int n_threads;
     char *cache_dir; /* NULL: nothing is kept on disk */
     uint64_t max_memory_bytes;
+    int device;
+    uint64_t max_device_bytes;
+    enum backend_products products;
+    const char *precision; /* what it is called */
 };
 
 /* One event for the caller's log, "name key=value …". Does nothing without a log. */

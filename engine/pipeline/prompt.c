@@ -13,7 +13,7 @@
 /* Features depend on the ids, on how many of them are real, on the encoder, and on who computed in which arithmetic. */
 static void make_key(const struct cyi_model *model, const int32_t *ids, size_t n_used, uint8_t key[PROMPT_KEY_BYTES]) {
     const struct model_options *o = &model->options;
-    const struct backend_info *backend = &model->engine->info;
+    const struct backend_info *backend = &model->engine->choice.info;
     const uint64_t numbers[3] = { (uint64_t)o->max_text_tokens, n_used, (uint64_t)model->engine->act_dtype };
     crypto_hash_sha256_state state;
     (void)crypto_hash_sha256_init(&state);

@@ -312,7 +312,7 @@ int main(int argc, char **argv) {
     struct backend_options options = { &mem_default_allocator, b.n_threads };
     struct backend_info info;
     omp_set_num_threads(b.n_threads);
-    backend_onednn.get_info(&info);
+    (void)backend_onednn.get_info(0, &info, NULL);
     check(arena_create(&mem_default_allocator, &b.ex.arena, &err), &err);
     check(backend_onednn.create(&options, &b.ex.backend, &err), &err);
     check(shim_create(&mem_default_allocator, &b.shim, &err), &err);

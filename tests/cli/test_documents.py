@@ -57,7 +57,7 @@ def the_completion_offers_the_commands_and_their_options(_):
 def the_completion_offers_values_and_files(folder):
     support.write("picture one.png", b"")
     os.mkdir("pictures")
-    assert complete("generate", "--backend", "") == {"onednn", "reference"}
+    assert complete("generate", "--backend", "") == {"auto", "cuda", "onednn", "reference"}
     assert complete("generate", "--precision", "b") == {"bf16"}
     assert complete("generate", "--show-as", "k") == {"kitty"}
     assert complete("generate", "-f", "") == {"png", "jpg", "webp"}

@@ -53,8 +53,11 @@ static enum cyi_status create(const struct backend_options *options, struct back
     return CYI_OK;
 }
 
-static void get_info(struct backend_info *ret_info) {
+static enum cyi_status get_info(int device, struct backend_info *ret_info, struct cyi_error *err) {
+    (void)device;
+    (void)err;
     *ret_info = (struct backend_info){ .name = "toy", .version = "toy 1", .isa = "generic" };
+    return CYI_OK;
 }
 
 const struct backend_kind backend_toy = { create, get_info };

@@ -8,8 +8,8 @@ _cyberimage_options() {
 # The values that an option may have, one a line; nothing for an option without listed values.
 _cyberimage_values() {
     case "${2}" in
-    --backend) printf '%s\n' onednn reference ;;
-    --precision) printf '%s\n' auto f32 bf16 ;;
+    --backend) printf '%s\n' auto cuda onednn reference ;;
+    --precision) printf '%s\n' auto f32 bf16 fp8 int8 ;;
     --format | -f) printf '%s\n' png jpg webp ;;
     --show-as) printf '%s\n' kitty iterm2 sixel blocks ;;
     --model | -m) "${1}" models --json 2>/dev/null | sed -n 's/^    "name": "\(.*\)",$/\1/p' ;;
@@ -46,7 +46,7 @@ _cyberimage() {
             compgen -f -- "${word}")
         ;;
     --negative | -n | --width | -W | --height | -H | --steps | -s | --guidance | -g | --seed | -S | --count | -c | \
-        --strength | --quality | -q | --threads | -t | --runs | -r) ;;
+        --strength | --quality | -q | --threads | -t | --device | --device-memory | --runs | -r) ;;
     *)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "${word}")

@@ -1,6 +1,8 @@
 /* The fast CPU backend: matrix products and convolutions by oneDNN, everything else by kernels.c. See onednn.h. */
 #include "backend/onednn/onednn.h"
 
+#include <stdio.h>
+
 static enum cyi_status run_op(struct backend *backend, enum op op, const void *args, struct cyi_error *err) {
     struct onednn *b = (struct onednn *)backend;
     switch (op) {
@@ -82,10 +84,13 @@ static enum cyi_status create(const struct backend_options *options, struct back
     return CYI_OK;
 }
 
-static void get_info(struct backend_info *ret_info) {
-    ret_info->name = "onednn";
-    ret_info->version = shim_get_version();
-    ret_info->isa = shim_get_isa(&ret_info->has_fast_bf16);
+static enum cyi_status get_info(int device, struct backend_info *ret_info, struct cyi_error *err) {
+    (void)device;
+    (void)err;
+    *ret_info = (struct backend_info){ .name = "onednn" };
+    (void)snprintf(ret_info->version, sizeof ret_info->version, "%s", shim_get_version());
+    (void)snprintf(ret_info->isa, sizeof ret_info->isa, "%s", shim_get_isa(&ret_info->has_fast_bf16));
+    return CYI_OK;
 }
 
 const struct backend_kind backend_onednn = { create, get_info };
