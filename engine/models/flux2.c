@@ -13,6 +13,9 @@
 #include "models/weights.h"
 #include "nn/timestep.h"
 
+/* A recorded step cannot be cancelled inside: larger ones, which take long, are not recorded. */
+#define MAX_RECORDED_TOKENS 6144
+
 /* ---- Weights ---- */
 
 /* One stream (text or image) of a double block. */
@@ -354,8 +357,10 @@ static enum cyi_status fill_rope(const struct flux2 *model, struct exec *ex, con
                                  int n_grids, struct flux2_run *run, struct cyi_error *err) {
     int64_t n_tokens = run->n_text + run->n_noise + run->n_references;
     enum cyi_status st = CYI_OK;
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n_tokens, model->config.head_dim / 2, &run->cos, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n_tokens, model->config.head_dim / 2, &run->sin, err));
+    struct tensor cos;
+    struct tensor sin;
+    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n_tokens, model->config.head_dim / 2, &cos, err));
+    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n_tokens, model->config.head_dim / 2, &sin, err));
     struct arena_mark mark = arena_get_mark(ex->arena);
     double(*position)[4] = arena_alloc(ex->arena, (size_t)n_tokens, sizeof *position);
     if (position == NULL) {
@@ -372,8 +377,10 @@ static enum cyi_status fill_rope(const struct flux2 *model, struct exec *ex, con
             memcpy(*position, (const double[4]){ (double)grids[g].t, row, col, 0 }, sizeof *position);
         }
     }
-    rope_fill(&model->config.axes, first, &run->cos, &run->sin);
+    rope_fill(&model->config.axes, first, &cos, &sin);
     arena_release(ex->arena, mark);
+    TRY(exec_send(ex, &cos, &run->cos, err));
+    TRY(exec_send(ex, &sin, &run->sin, err));
 done:
     return st;
 }
@@ -382,15 +389,28 @@ done:
 static enum cyi_status embed_rows(struct exec *ex, const struct tensor *x, const struct tensor *weight,
                                   struct tensor *y, struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
-    struct arena_mark mark = arena_get_mark(ex->arena);
+    struct exec_mark mark = exec_get_mark(ex);
     struct tensor cast = *x;
     if (ex->act_dtype != DTYPE_F32) {
-        TRY(tensor_new_2d(ex->arena, ex->act_dtype, tensor_n_rows(x), tensor_n_cols(x), &cast, err));
+        TRY(exec_new_2d(ex, ex->act_dtype, tensor_n_rows(x), tensor_n_cols(x), &cast, err));
         TRY(op_cast(ex, &(struct cast_args){ .x = x, .y = &cast }, err));
     }
     TRY(op_linear(ex, &(struct linear_args){ .x = &cast, .weight = weight, .y = y }, err));
 done:
-    arena_release(ex->arena, mark);
+    exec_release(ex, mark);
+    return st;
+}
+
+/* The same for an x of the host. */
+static enum cyi_status embed_host_rows(struct exec *ex, const struct tensor *x, const struct tensor *weight,
+                                       struct tensor *y, struct cyi_error *err) {
+    struct tensor sent;
+    struct exec_mark mark = exec_get_mark(ex);
+    enum cyi_status st = CYI_OK;
+    TRY(exec_send(ex, x, &sent, err));
+    TRY(embed_rows(ex, &sent, weight, y, err));
+done:
+    exec_release(ex, mark);
     return st;
 }
 
@@ -407,12 +427,13 @@ enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const 
         return error_set(err, CYI_E_SHAPE, "the text features have %lld columns, the transformer reads %lld",
                          (long long)tensor_n_cols(text), (long long)c->text_width);
     }
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, run.n_text, c->width, &run.text, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, run.n_references, c->width, &run.references, err));
+    exec_enter(ex, weight_set_mapped_bytes(model->weights));
+    TRY(exec_new_2d(ex, DTYPE_F32, run.n_text, c->width, &run.text, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, run.n_references, c->width, &run.references, err));
     TRY(fill_rope(model, ex, grids, n_grids, &run, err));
-    TRY(embed_rows(ex, text, &model->context_embedder, &run.text, err));
+    TRY(embed_host_rows(ex, text, &model->context_embedder, &run.text, err));
     if (run.n_references > 0) {
-        TRY(embed_rows(ex, references, &model->x_embedder, &run.references, err));
+        TRY(embed_host_rows(ex, references, &model->x_embedder, &run.references, err));
     }
     *ret_run = run;
 done:
@@ -447,52 +468,83 @@ struct step_state {
     struct exec *ex;
     const struct flux2_run *run;
     struct conditioning cond;
-    struct tensor stream;  /* [S, D] F32: the residual stream */
-    struct tensor normed;  /* [S, D] A */
-    struct tensor raw;     /* [S, D] F32: a projection before its norm and rotation */
-    struct tensor q, k, v; /* [S, D] A */
-    struct tensor hidden;  /* [S, 2F] F32: gate and up */
-    struct tensor joined;  /* [S, D + F] A: attention, then feed-forward, as the single blocks' output reads them */
+    struct tensor stream; /* [S, D] F32: the residual stream */
+    struct tensor normed; /* [S, D] A */
+    /* A device does one large product of a single block at a time and cares for the bytes that it writes: all that the block projects
+     * is one matrix there, of which the next four are columns. A processor likes what stays in its caches, and keeps projections in
+     * fp32 until they are used. */
+    struct tensor projected;    /* [S, 3D + 2F] A: q, k, v, gate, up; data NULL on a processor */
+    struct tensor raw_q, raw_k; /* [S, D]: before norm and rotation; on a processor one F32 matrix */
+    struct tensor q, k, v;      /* [S, D] A; on a device q is raw_q and k is raw_k */
+    struct tensor hidden;       /* [S, 2F]: gate and up; F32 on a processor */
+    struct tensor joined; /* [S, D + F] A: attention, then feed-forward, as the single blocks' output reads them */
 };
 
-static enum cyi_status embed_scalar(struct exec *ex, const struct embedder *embedder, float argument,
-                                    int64_t n_sinusoids, struct tensor *y, const struct tensor *sum,
-                                    struct cyi_error *err) {
+/* What a step gets from the host, where operations read it. */
+struct step_inputs {
+    struct tensor x;              /* [N, in_channels] F32 */
+    struct tensor time, guidance; /* [1, E] F32: sinusoids; guidance only for models that embed it */
+    struct tensor velocity;       /* [N, out_channels] F32: where the result goes */
+};
+
+static enum cyi_status send_sinusoid(struct exec *ex, float argument, int64_t n, struct tensor *ret,
+                                     struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
-    struct arena_mark mark = arena_get_mark(ex->arena);
     struct tensor waves;
-    struct tensor hidden;
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, n_sinusoids, &waves, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, tensor_n_cols(y), &hidden, err));
-    timestep_sinusoid(argument, n_sinusoids, waves.data);
-    if (sum == NULL) {
-        exec_observe(ex, "time.sinusoid", 0, &waves);
+    TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, n, &waves, err));
+    timestep_sinusoid(argument, n, waves.data);
+    TRY(exec_send(ex, &waves, ret, err));
+done:
+    return st;
+}
+
+static enum cyi_status send_inputs(const struct flux2 *model, struct exec *ex, const struct flux2_step *step,
+                                   struct step_inputs *in, struct cyi_error *err) {
+    const struct flux2_config *c = &model->config;
+    enum cyi_status st = CYI_OK;
+    *in = (struct step_inputs){ 0 };
+    TRY(exec_send(ex, step->x, &in->x, err));
+    TRY(exec_mirror(ex, step->velocity, &in->velocity, err));
+    TRY(send_sinusoid(ex, timestep_argument(step->sigma), c->n_sinusoids, &in->time, err));
+    exec_observe(ex, "time.sinusoid", 0, &in->time);
+    if (c->has_guidance) {
+        TRY(send_sinusoid(ex, step->guidance * 1000.0F, c->n_sinusoids, &in->guidance, err));
     }
-    TRY(op_linear(ex, &(struct linear_args){ .x = &waves, .weight = &embedder->in, .act = ACT_SILU, .y = &hidden },
+done:
+    return st;
+}
+
+/* y = embedder(waves) + sum; sum NULL: 0, y itself: added to. */
+static enum cyi_status embed_waves(struct exec *ex, const struct embedder *embedder, const struct tensor *waves,
+                                   struct tensor *y, const struct tensor *sum, struct cyi_error *err) {
+    enum cyi_status st = CYI_OK;
+    struct exec_mark mark = exec_get_mark(ex);
+    struct tensor hidden;
+    TRY(exec_new_2d(ex, DTYPE_F32, 1, tensor_n_cols(y), &hidden, err));
+    TRY(op_linear(ex, &(struct linear_args){ .x = waves, .weight = &embedder->in, .act = ACT_SILU, .y = &hidden },
                   err));
     TRY(op_linear(ex, &(struct linear_args){ .x = &hidden, .weight = &embedder->out, .residual = sum, .y = y }, err));
 done:
-    arena_release(ex->arena, mark);
+    exec_release(ex, mark);
     return st;
 }
 
 static enum cyi_status project_condition(struct exec *ex, const struct tensor *activated, const struct tensor *weight,
                                          struct tensor *y, struct cyi_error *err) {
-    enum cyi_status st = tensor_new_2d(ex->arena, DTYPE_F32, 1, tensor_n_rows(weight), y, err);
+    enum cyi_status st = exec_new_2d(ex, DTYPE_F32, 1, tensor_n_rows(weight), y, err);
     return st != CYI_OK ? st : op_linear(ex, &(struct linear_args){ .x = activated, .weight = weight, .y = y }, err);
 }
 
-static enum cyi_status condition(const struct flux2 *model, struct exec *ex, float sigma, float guidance,
+static enum cyi_status condition(const struct flux2 *model, struct exec *ex, const struct step_inputs *in,
                                  struct conditioning *ret, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     struct conditioning cond;
     enum cyi_status st = CYI_OK;
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, c->width, &cond.embedding, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, 1, c->width, &cond.activated, err));
-    TRY(embed_scalar(ex, &model->time, timestep_argument(sigma), c->n_sinusoids, &cond.embedding, NULL, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, 1, c->width, &cond.embedding, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, 1, c->width, &cond.activated, err));
+    TRY(embed_waves(ex, &model->time, &in->time, &cond.embedding, NULL, err));
     if (c->has_guidance) {
-        TRY(embed_scalar(ex, &model->guidance, guidance * 1000.0F, c->n_sinusoids, &cond.embedding, &cond.embedding,
-                         err));
+        TRY(embed_waves(ex, &model->guidance, &in->guidance, &cond.embedding, &cond.embedding, err));
     }
     exec_observe(ex, "time.embedding", 0, &cond.embedding);
     TRY(op_silu(ex, &(struct silu_args){ .x = &cond.embedding, .y = &cond.activated }, err));
@@ -509,31 +561,53 @@ done:
     return st;
 }
 
+static enum cyi_status make_projections(struct step_state *s, int64_t n, struct cyi_error *err) {
+    const struct flux2_config *c = &s->model->config;
+    struct exec *ex = s->ex;
+    enum cyi_status st = CYI_OK;
+    if (ex->device != NULL) {
+        TRY(exec_new_2d(ex, ex->act_dtype, n, 3 * c->width + 2 * c->mlp_width, &s->projected, err));
+        s->raw_q = tensor_cols(&s->projected, 0, c->width);
+        s->raw_k = tensor_cols(&s->projected, c->width, c->width);
+        s->v = tensor_cols(&s->projected, 2 * c->width, c->width);
+        s->hidden = tensor_cols(&s->projected, 3 * c->width, 2 * c->mlp_width);
+        s->q = s->raw_q;
+        s->k = s->raw_k;
+        return CYI_OK;
+    }
+    TRY(exec_new_2d(ex, DTYPE_F32, n, c->width, &s->raw_q, err));
+    s->raw_k = s->raw_q;
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width, &s->q, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width, &s->k, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width, &s->v, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, 2 * c->mlp_width, &s->hidden, err));
+done:
+    return st;
+}
+
 static enum cyi_status make_state(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
                                   struct step_state *s, struct cyi_error *err) {
     const struct flux2_config *c = &model->config;
     int64_t n = run->n_text + run->n_noise + run->n_references;
     enum cyi_status st = CYI_OK;
     *s = (struct step_state){ .model = model, .ex = ex, .run = run };
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->width, &s->stream, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width, &s->normed, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->width, &s->raw, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width, &s->q, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width, &s->k, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width, &s->v, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, 2 * c->mlp_width, &s->hidden, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width + c->mlp_width, &s->joined, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, c->width, &s->stream, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width, &s->normed, err));
+    TRY(make_projections(s, n, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width + c->mlp_width, &s->joined, err));
 done:
     return st;
 }
 
-size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_t n_image, enum dtype act_dtype) {
+size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_t n_image, enum dtype act_dtype,
+                               bool is_device) {
     const struct flux2_config *c = &model->config;
     size_t act = dtype_size(act_dtype);
     size_t n = (size_t)(n_text + n_image);
     size_t d = (size_t)c->width;
     size_t f = (size_t)c->mlp_width;
-    size_t step = n * (2 * d * 4 + 4 * d * act + 2 * f * 4 + (d + f) * act);
+    size_t projections = is_device ? (3 * d + 2 * f) * act : d * 4 + 3 * d * act + 2 * f * 4;
+    size_t step = n * (d * 4 + d * act + projections + (d + f) * act);
     size_t run = n * (d * 4 + (size_t)c->head_dim * 4);
     size_t inputs = (size_t)n_text * (size_t)c->text_width * (4 + act);
     return step + run + inputs + 20 * d * 4;
@@ -550,40 +624,43 @@ static enum cyi_status modulate(struct step_state *s, int64_t first, int64_t n, 
                          err);
 }
 
-/* One of q and k for some rows: projection, RMS norm over each head, rotation. */
-static enum cyi_status project_rotated(struct step_state *s, int64_t first, int64_t n, const struct tensor *weight,
-                                       const struct tensor *norm, const struct tensor *target, struct cyi_error *err) {
+/* One of q and k for some rows: RMS norm over each head, rotation. */
+static enum cyi_status rotate(struct step_state *s, int64_t first, int64_t n, const struct tensor *raw,
+                              const struct tensor *norm, const struct tensor *target, struct cyi_error *err) {
     const struct flux2_config *c = &s->model->config;
-    struct tensor x = tensor_rows(&s->normed, first, n);
-    struct tensor raw = tensor_rows(&s->raw, first, n);
+    struct tensor x = tensor_rows(raw, first, n);
     struct tensor cos = tensor_rows(&s->run->cos, first, n);
     struct tensor sin = tensor_rows(&s->run->sin, first, n);
     struct tensor y = tensor_rows(target, first, n);
-    enum cyi_status st = CYI_OK;
-    TRY(op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .y = &raw }, err));
-    TRY(op_qk_norm_rope(s->ex,
-                        &(struct qk_norm_rope_args){ .x = &raw,
-                                                     .weight = norm,
-                                                     .cos = &cos,
-                                                     .sin = &sin,
-                                                     .n_heads = c->n_heads,
-                                                     .eps = (float)c->eps,
-                                                     .pairs = ROPE_ADJACENT,
-                                                     .y = &y },
-                        err));
-done:
-    return st;
+    return op_qk_norm_rope(s->ex,
+                           &(struct qk_norm_rope_args){ .x = &x,
+                                                        .weight = norm,
+                                                        .cos = &cos,
+                                                        .sin = &sin,
+                                                        .n_heads = c->n_heads,
+                                                        .eps = (float)c->eps,
+                                                        .pairs = ROPE_ADJACENT,
+                                                        .y = &y },
+                           err);
+}
+
+/* target = normed · weightᵀ, for some rows. */
+static enum cyi_status project(struct step_state *s, int64_t first, int64_t n, const struct tensor *weight,
+                               const struct tensor *target, struct cyi_error *err) {
+    struct tensor x = tensor_rows(&s->normed, first, n);
+    struct tensor y = tensor_rows(target, first, n);
+    return op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .is_tolerant = true, .y = &y }, err);
 }
 
 /* The three projections of some rows, from weights of [D, D] each. */
 static enum cyi_status project_qkv(struct step_state *s, int64_t first, int64_t n, const struct stream_weights *w,
                                    struct cyi_error *err) {
-    struct tensor x = tensor_rows(&s->normed, first, n);
-    struct tensor v = tensor_rows(&s->v, first, n);
     enum cyi_status st = CYI_OK;
-    TRY(project_rotated(s, first, n, &w->q, &w->norm_q, &s->q, err));
-    TRY(project_rotated(s, first, n, &w->k, &w->norm_k, &s->k, err));
-    TRY(op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = &w->v, .y = &v }, err));
+    TRY(project(s, first, n, &w->q, &s->raw_q, err));
+    TRY(rotate(s, first, n, &s->raw_q, &w->norm_q, &s->q, err));
+    TRY(project(s, first, n, &w->k, &s->raw_k, err));
+    TRY(rotate(s, first, n, &s->raw_k, &w->norm_k, &s->k, err));
+    TRY(project(s, first, n, &w->v, &s->v, err));
 done:
     return st;
 }
@@ -605,20 +682,14 @@ static enum cyi_status attend(struct step_state *s, struct cyi_error *err) {
 }
 
 /* silu(gate) · up of some rows of `hidden`, into the last F columns of `joined`. */
-static enum cyi_status feed(struct step_state *s, int64_t first, int64_t n, const struct tensor *weight,
-                            struct cyi_error *err) {
+static enum cyi_status activate(struct step_state *s, int64_t first, int64_t n, struct cyi_error *err) {
     const struct flux2_config *c = &s->model->config;
-    struct tensor x = tensor_rows(&s->normed, first, n);
     struct tensor hidden = tensor_rows(&s->hidden, first, n);
     struct tensor gate = tensor_cols(&hidden, 0, c->mlp_width);
     struct tensor up = tensor_cols(&hidden, c->mlp_width, c->mlp_width);
     struct tensor rows = tensor_rows(&s->joined, first, n);
     struct tensor y = tensor_cols(&rows, c->width, c->mlp_width);
-    enum cyi_status st = CYI_OK;
-    TRY(op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .y = &hidden }, err));
-    TRY(op_swiglu(s->ex, &(struct swiglu_args){ .gate = &gate, .up = &up, .y = &y }, err));
-done:
-    return st;
+    return op_swiglu(s->ex, &(struct swiglu_args){ .gate = &gate, .up = &up, .y = &y }, err);
 }
 
 /* Rows of the stream += gate · (columns of `joined` · Wᵀ). */
@@ -627,8 +698,10 @@ static enum cyi_status add_gated(struct step_state *s, int64_t first, int64_t n,
     struct tensor rows = tensor_rows(&s->joined, first, n);
     struct tensor x = tensor_cols(&rows, first_col, tensor_n_cols(weight));
     struct tensor y = tensor_rows(&s->stream, first, n);
-    return op_linear(s->ex, &(struct linear_args){ .x = &x, .weight = weight, .gate = gate, .residual = &y, .y = &y },
-                     err);
+    return op_linear(
+        s->ex,
+        &(struct linear_args){ .x = &x, .weight = weight, .gate = gate, .residual = &y, .is_tolerant = true, .y = &y },
+        err);
 }
 
 /* The rows of one stream of the double blocks, with what belongs to it. */
@@ -659,7 +732,8 @@ static enum cyi_status run_double(struct step_state *s, int index, struct cyi_er
         const struct stream *r = &streams[i];
         TRY(add_gated(s, r->first, r->n, 0, &r->weights->proj, &r->attention.gate, err));
         TRY(modulate(s, r->first, r->n, &r->mlp.scale, &r->mlp.shift, err));
-        TRY(feed(s, r->first, r->n, &r->weights->mlp_in, err));
+        TRY(project(s, r->first, r->n, &r->weights->mlp_in, &s->hidden, err));
+        TRY(activate(s, r->first, r->n, err));
         TRY(add_gated(s, r->first, r->n, width, &r->weights->mlp_out, &r->mlp.gate, err));
     }
     struct tensor text = tensor_rows(&s->stream, 0, s->run->n_text);
@@ -670,11 +744,10 @@ done:
     return st;
 }
 
-static enum cyi_status run_single(struct step_state *s, int index, struct cyi_error *err) {
-    const struct single_block *block = &s->model->singles[index];
+/* All that a single block projects, into q, k, v and hidden. */
+static enum cyi_status project_single(struct step_state *s, const struct single_block *block, struct cyi_error *err) {
     int64_t width = s->model->config.width;
     int64_t n = tensor_n_rows(&s->stream);
-    struct modulation mod = modulation_at(&s->cond.single, 0, width);
     struct tensor mlp = tensor_rows(&block->qkv_mlp, 3 * width, 2 * s->model->config.mlp_width);
     const struct stream_weights qkv = { .q = tensor_rows(&block->qkv_mlp, 0, width),
                                         .k = tensor_rows(&block->qkv_mlp, width, width),
@@ -682,10 +755,27 @@ static enum cyi_status run_single(struct step_state *s, int index, struct cyi_er
                                         .norm_q = block->norm_q,
                                         .norm_k = block->norm_k };
     enum cyi_status st = CYI_OK;
+    if (s->projected.data == NULL) {
+        TRY(project_qkv(s, 0, n, &qkv, err));
+        TRY(project(s, 0, n, &mlp, &s->hidden, err));
+    } else {
+        TRY(project(s, 0, n, &block->qkv_mlp, &s->projected, err));
+        TRY(rotate(s, 0, n, &s->raw_q, &block->norm_q, &s->q, err));
+        TRY(rotate(s, 0, n, &s->raw_k, &block->norm_k, &s->k, err));
+    }
+done:
+    return st;
+}
+
+static enum cyi_status run_single(struct step_state *s, int index, struct cyi_error *err) {
+    const struct single_block *block = &s->model->singles[index];
+    int64_t n = tensor_n_rows(&s->stream);
+    struct modulation mod = modulation_at(&s->cond.single, 0, s->model->config.width);
+    enum cyi_status st = CYI_OK;
     TRY(modulate(s, 0, n, &mod.scale, &mod.shift, err));
-    TRY(project_qkv(s, 0, n, &qkv, err));
+    TRY(project_single(s, block, err));
     TRY(attend(s, err));
-    TRY(feed(s, 0, n, &mlp, err));
+    TRY(activate(s, 0, n, err));
     TRY(add_gated(s, 0, n, 0, &block->out, &mod.gate, err));
     exec_observe(s->ex, "step0.single.%d", index, &s->stream);
 done:
@@ -726,25 +816,67 @@ done:
     return st;
 }
 
-enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
-                              const struct flux2_step *step, struct cyi_error *err) {
-    const struct flux2_config *c = &model->config;
+/* The step as operations alone, from inputs to velocity. */
+static enum cyi_status run_step(struct step_state *s, const struct flux2_step *step, struct step_inputs *in,
+                                struct cyi_error *err) {
+    const struct flux2_config *c = &s->model->config;
     enum cyi_status st = CYI_OK;
-    struct arena_mark mark = arena_get_mark(ex->arena);
-    struct step_state s;
-    TRY(make_state(model, ex, run, &s, err));
-    TRY(condition(model, ex, step->sigma, step->guidance, &s.cond, err));
-    TRY(fill_stream(&s, step->x, err));
+    TRY(condition(s->model, s->ex, in, &s->cond, err));
+    TRY(fill_stream(s, &in->x, err));
     for (int i = 0; i < c->n_double; i++) {
-        TRY(run_double(&s, i, err));
-        TRY(exec_report_block(ex, step->first_block + i + 1, step->n_blocks_all, err));
+        TRY(run_double(s, i, err));
+        TRY(exec_report_block(s->ex, step->first_block + i + 1, step->n_blocks_all, err));
     }
     for (int i = 0; i < c->n_single; i++) {
-        TRY(run_single(&s, i, err));
-        TRY(exec_report_block(ex, step->first_block + c->n_double + i + 1, step->n_blocks_all, err));
+        TRY(run_single(s, i, err));
+        TRY(exec_report_block(s->ex, step->first_block + c->n_double + i + 1, step->n_blocks_all, err));
     }
-    TRY(finish(&s, step->velocity, err));
+    TRY(finish(s, &in->velocity, err));
 done:
-    arena_release(ex->arena, mark);
+    return st;
+}
+
+/* Everything that the operations of a step depend on, in one number: FNV-1a over what makes their arguments. */
+static uint64_t recording_key(const struct step_state *s, const struct step_inputs *in) {
+    const struct flux2_run *run = s->run;
+    const uint64_t parts[] = { (uintptr_t)s->model,          (uint64_t)run->n_text,
+                               (uint64_t)run->n_noise,       (uint64_t)run->n_references,
+                               (uintptr_t)run->text.data,    (uintptr_t)run->references.data,
+                               (uintptr_t)run->cos.data,     (uintptr_t)run->sin.data,
+                               (uintptr_t)in->x.data,        (uintptr_t)in->time.data,
+                               (uintptr_t)in->guidance.data, (uintptr_t)in->velocity.data,
+                               (uintptr_t)s->stream.data,    (uintptr_t)s->normed.data,
+                               (uintptr_t)s->projected.data, (uintptr_t)s->joined.data };
+    uint64_t key = 0xcbf29ce484222325U;
+    for (size_t i = 0; i < N_ROWS(parts); i++) {
+        key = (key ^ parts[i]) * 0x100000001b3U;
+    }
+    return key;
+}
+
+enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
+                              const struct flux2_step *step, struct cyi_error *err) {
+    enum cyi_status st = CYI_OK;
+    struct exec_mark mark = exec_get_mark(ex);
+    struct step_state s;
+    struct step_inputs in;
+    bool is_replayed = false;
+    TRY(make_state(model, ex, run, &s, err));
+    TRY(send_inputs(model, ex, step, &in, err));
+    if (tensor_n_rows(&s.stream) <= MAX_RECORDED_TOKENS) {
+        TRY(exec_begin_recording(ex, recording_key(&s, &in), &is_replayed, err));
+    }
+    if (!is_replayed) {
+        st = exec_end_recording(ex, run_step(&s, step, &in, err), err);
+    }
+    if (st == CYI_OK) {
+        TRY(exec_receive(ex, &in.velocity, step->velocity, err));
+    }
+    if (is_replayed) {
+        TRY(exec_report_block(ex, step->first_block + model->config.n_double + model->config.n_single,
+                              step->n_blocks_all, err));
+    }
+done:
+    exec_release(ex, mark);
     return st;
 }

@@ -37,7 +37,7 @@ struct flux2_grid {
     int64_t t, n_rows, n_cols; /* tokens row by row */
 };
 
-/* What stays the same over the steps of one picture, in the arena of the exec that prepared it. */
+/* What stays the same over the steps of one picture, data of the exec that prepared it. */
 struct flux2_run {
     int64_t n_text, n_noise, n_references; /* tokens: T, N, R */
     struct tensor text;                    /* [T, D] F32 after context_embedder */
@@ -67,7 +67,8 @@ struct flux2_step {
 enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const struct flux2_run *run,
                               const struct flux2_step *step, struct cyi_error *err);
 
-/* Most arena bytes of prepare + forward for so many tokens. */
-size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_t n_image, enum dtype act_dtype);
+/* Most arena bytes of prepare + forward for so many tokens; is_device: on a backend with memory of its own. */
+size_t flux2_get_working_bytes(const struct flux2 *model, int64_t n_text, int64_t n_image, enum dtype act_dtype,
+                               bool is_device);
 
 #endif

@@ -274,6 +274,7 @@ struct state {
     struct tensor gate, up; /* [S, F] F32 */
     struct tensor hidden;   /* [S, F] A */
     struct tensor cos, sin; /* [S, K/2] F32 */
+    struct tensor features; /* the prompt's, where operations write */
 };
 
 static enum cyi_status make_state(const struct qwen3 *model, struct exec *ex, const struct qwen3_prompt *prompt,
@@ -284,18 +285,17 @@ static enum cyi_status make_state(const struct qwen3 *model, struct exec *ex, co
     int64_t kv_width = c->n_kv_heads * c->head_dim;
     enum cyi_status st = CYI_OK;
     *s = (struct state){ .model = model, .ex = ex, .n_used = prompt->n_used };
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->width, &s->stream, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->width, &s->normed, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, q_width, &s->raw, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, q_width, &s->q, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, kv_width, &s->k, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, kv_width, &s->v, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, q_width, &s->attended, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->mlp_width, &s->gate, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->mlp_width, &s->up, err));
-    TRY(tensor_new_2d(ex->arena, ex->act_dtype, n, c->mlp_width, &s->hidden, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->head_dim / 2, &s->cos, err));
-    TRY(tensor_new_2d(ex->arena, DTYPE_F32, n, c->head_dim / 2, &s->sin, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, c->width, &s->stream, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->width, &s->normed, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, q_width, &s->raw, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, q_width, &s->q, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, kv_width, &s->k, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, kv_width, &s->v, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, q_width, &s->attended, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, c->mlp_width, &s->gate, err));
+    TRY(exec_new_2d(ex, DTYPE_F32, n, c->mlp_width, &s->up, err));
+    TRY(exec_new_2d(ex, ex->act_dtype, n, c->mlp_width, &s->hidden, err));
+    TRY(exec_mirror(ex, prompt->features, &s->features, err));
 done:
     return st;
 }
@@ -316,6 +316,11 @@ static enum cyi_status fill_rope(struct state *s, struct cyi_error *err) {
     const struct rope_axes axes = { .n_axes = 1, .dims = { c->head_dim }, .theta = c->rope_theta };
     struct arena *arena = s->ex->arena;
     int64_t n = tensor_n_rows(&s->stream);
+    enum cyi_status st = CYI_OK;
+    struct tensor cos;
+    struct tensor sin;
+    TRY(tensor_new_2d(arena, DTYPE_F32, n, c->head_dim / 2, &cos, err));
+    TRY(tensor_new_2d(arena, DTYPE_F32, n, c->head_dim / 2, &sin, err));
     struct arena_mark mark = arena_get_mark(arena);
     double *positions = arena_alloc(arena, (size_t)n, sizeof *positions);
     if (positions == NULL) {
@@ -324,9 +329,12 @@ static enum cyi_status fill_rope(struct state *s, struct cyi_error *err) {
     for (int64_t i = 0; i < n; i++) {
         positions[i] = (double)i;
     }
-    rope_fill(&axes, positions, &s->cos, &s->sin);
+    rope_fill(&axes, positions, &cos, &sin);
     arena_release(arena, mark);
-    return CYI_OK;
+    TRY(exec_send(s->ex, &cos, &s->cos, err));
+    TRY(exec_send(s->ex, &sin, &s->sin, err));
+done:
+    return st;
 }
 
 static enum cyi_status normalise(struct state *s, const struct tensor *weight, struct cyi_error *err) {
@@ -404,7 +412,7 @@ static enum cyi_status copy_hidden(struct state *s, const struct qwen3_prompt *p
         if (prompt->layers[i] != n_done) {
             continue;
         }
-        struct tensor part = tensor_cols(prompt->features, i * width, width);
+        struct tensor part = tensor_cols(&s->features, i * width, width);
         if (n_done == s->model->config.n_layers) {
             TRY(op_rms_norm(
                 s->ex,
@@ -449,7 +457,7 @@ static enum cyi_status check_prompt(const struct qwen3_config *c, const struct q
     return CYI_OK;
 }
 
-/* The ids as a tensor of the arena: operations take no const data. */
+/* The ids as a tensor of the host's arena: operations take no const data. */
 static enum cyi_status embed(struct state *s, const struct qwen3_prompt *prompt, struct cyi_error *err) {
     struct tensor ids;
     struct arena_mark mark = arena_get_mark(s->ex->arena);
@@ -465,11 +473,12 @@ done:
 enum cyi_status qwen3_forward(const struct qwen3 *model, struct exec *ex, const struct qwen3_prompt *prompt,
                               struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
-    struct arena_mark mark = arena_get_mark(ex->arena);
+    struct exec_mark mark = exec_get_mark(ex);
     int n_run = (int)qwen3_count_blocks(prompt->layers, prompt->n_layers);
     int64_t n_all = prompt->n_blocks_all > 0 ? prompt->n_blocks_all : n_run;
     struct state s;
     TRY(check_prompt(&model->config, prompt, err));
+    exec_enter(ex, weight_set_mapped_bytes(model->weights));
     TRY(make_state(model, ex, prompt, &s, err));
     TRY(fill_rope(&s, err));
     TRY(embed(&s, prompt, err));
@@ -479,8 +488,9 @@ enum cyi_status qwen3_forward(const struct qwen3 *model, struct exec *ex, const 
         TRY(copy_hidden(&s, prompt, i + 1, err));
         TRY(exec_report_block(ex, prompt->first_block + i + 1, n_all, err));
     }
-    exec_observe(ex, "prompt_embeds", 0, prompt->features);
+    TRY(exec_receive(ex, &s.features, prompt->features, err));
+    exec_observe_host(ex, "prompt_embeds", 0, prompt->features);
 done:
-    arena_release(ex->arena, mark);
+    exec_release(ex, mark);
     return st;
 }

@@ -86,13 +86,13 @@ enum cyi_status vae_net_make_buffers(const struct vae_net *net, struct exec *ex,
     enum cyi_status st = CYI_OK;
     int64_t widest = size_buffers(net, n_rows, n_cols, ex->act_dtype, b.size_bytes);
     for (int i = 0; i < 3; i++) {
-        b.data[i] = arena_alloc(ex->arena, b.size_bytes[i], 1);
-        if (b.data[i] == NULL) {
-            return error_memory(err, "the VAE's activations", b.size_bytes[i]);
-        }
+        struct tensor bytes;
+        const int64_t size = b.size_bytes[i] > 0 ? (int64_t)b.size_bytes[i] : 1;
+        TRY(exec_new(ex, DTYPE_U8, 1, &size, &bytes, err));
+        b.data[i] = bytes.data;
     }
-    TRY(tensor_new(ex->arena, DTYPE_F32, 1, &widest, &b.scale, err));
-    TRY(tensor_new(ex->arena, DTYPE_F32, 1, &widest, &b.shift, err));
+    TRY(exec_new(ex, DTYPE_F32, 1, &widest, &b.scale, err));
+    TRY(exec_new(ex, DTYPE_F32, 1, &widest, &b.shift, err));
     *ret_buffers = b;
 done:
     return st;
@@ -261,26 +261,39 @@ static enum cyi_status load_piece(struct run *r, const struct vae_piece *piece, 
     struct tensor part = tensor_cols(&rows, piece->col * n_channels, piece->n_cols * n_channels);
     r->x = picture_at(r, 0, piece->n_rows, piece->n_cols, n_channels);
     struct tensor y = tensor_reshape_2d(&r->x, piece->n_rows, piece->n_cols * n_channels);
-    return op_cast(r->ex, &(struct cast_args){ .x = &part, .y = &y }, err);
+    struct exec_mark mark = exec_get_mark(r->ex);
+    struct tensor sent;
+    enum cyi_status st = CYI_OK;
+    TRY(exec_send(r->ex, &part, &sent, err));
+    TRY(op_cast(r->ex, &(struct cast_args){ .x = &sent, .y = &y }, err));
+done:
+    exec_release(r->ex, mark);
+    return st;
 }
 
 enum cyi_status vae_net_run(const struct vae_net *net, struct exec *ex, const struct vae_buffers *buffers,
                             const struct vae_piece *piece, struct cyi_error *err) {
     struct run r = { .net = net, .ex = ex, .buffers = buffers };
+    struct exec_mark mark = exec_get_mark(ex);
+    struct tensor result;
     enum cyi_status st = CYI_OK;
+    TRY(exec_mirror(ex, piece->y, &result, err));
     TRY(load_piece(&r, piece, err));
     for (int64_t i = 0; i < net->n_layers; i++) {
         r.layer = &net->layers[i];
         struct layer_plan plan = plan_layer(r.layer, r.in, r.x.shape[0], r.x.shape[1]);
         struct tensor y = picture_at(&r, plan.out, plan.n_rows, plan.n_cols, r.layer->n_out);
-        TRY(run_layer(&r, i + 1 < net->n_layers ? &y : piece->y, err));
+        struct tensor *target = i + 1 < net->n_layers ? &y : &result;
+        TRY(run_layer(&r, target, err));
         if (r.layer->stage != NULL) {
-            exec_observe(ex, r.layer->stage, r.layer->stage_index, i + 1 < net->n_layers ? &y : piece->y);
+            exec_observe(ex, r.layer->stage, r.layer->stage_index, target);
         }
         TRY(exec_report_block(ex, piece->first_block + i + 1, piece->n_blocks_all, err));
         r.in = plan.out;
         r.x = y;
     }
+    TRY(exec_receive(ex, &result, piece->y, err));
 done:
+    exec_release(ex, mark);
     return st;
 }

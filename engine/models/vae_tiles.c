@@ -173,7 +173,7 @@ enum cyi_status vae_net_run_tiled(const struct vae_net *net, struct exec *ex, co
     struct vae_piece whole = {
         .x = x, .n_rows = n_rows, .n_cols = n_cols, .y = y, .first_block = options->first_block
     };
-    struct arena_mark mark = arena_get_mark(ex->arena);
+    struct exec_mark mark = exec_get_mark(ex);
     enum cyi_status st = CYI_OK;
     whole.n_blocks_all =
         options->n_blocks_all > 0 ? options->n_blocks_all : vae_tiling_count(tiling, n_rows, n_cols) * net->n_layers;
@@ -190,6 +190,6 @@ enum cyi_status vae_net_run_tiled(const struct vae_net *net, struct exec *ex, co
         }
     }
 done:
-    arena_release(ex->arena, mark);
+    exec_release(ex, mark);
     return st;
 }

@@ -16,27 +16,6 @@ const char *op_name(enum op op) {
     return names[op];
 }
 
-enum cyi_status exec_report_block(struct exec *ex, int64_t n_done, int64_t n_all, struct cyi_error *err) {
-    if (ex->on_block != NULL && !ex->on_block(ex->user, (float)n_done / (float)n_all)) {
-        return error_set(err, CYI_E_CANCELLED, "cancelled");
-    }
-    return CYI_OK;
-}
-
-void exec_observe(struct exec *ex, const char *stage, int index, const struct tensor *value) {
-    if (ex->observe == NULL) {
-        return;
-    }
-    char name[96];
-    const char *mark = strstr(stage, "%d");
-    if (mark == NULL) {
-        (void)snprintf(name, sizeof name, "%s", stage);
-    } else {
-        (void)snprintf(name, sizeof name, "%.*s%d%s", (int)(mark - stage), stage, index, mark + 2);
-    }
-    ex->observe(ex->observe_user, name, value);
-}
-
 /* ---- Checks. Each says what is wrong with the names that ops.h uses. ---- */
 
 /* A fault of argument `what` of an operation. */

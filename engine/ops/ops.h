@@ -5,6 +5,9 @@
  * result is rounded once, at the end. Weights may have any floating type (F32 F16 BF16 F8_E4M3 F8_E5M2) and any alignment.
  * Outputs never overlap inputs unless an argument says so.
  *
+ * Activations (everything that an operation makes) are data of the exec that runs it; a backend may keep them in memory that the host
+ * cannot read. Weights, biases and tables are host memory, as they lie in their files.
+ *
  * Errors of every operation: SHAPE, DTYPE (caught here before a backend runs), MEMORY (scratch), and what the backend reports.
  * Threads: one operation at a time per exec. Results do not depend on the number of threads. */
 #ifndef OPS_OPS_H
@@ -149,9 +152,11 @@ struct backend;
 struct exec {
     struct backend *backend;
     struct backend *reference; /* does what backend does not support */
-    struct arena *arena;       /* activations of the current job */
+    struct arena *arena;       /* host memory of the current job */
+    struct arena *device;      /* activations of a backend with memory of its own; NULL: they are in `arena`, too */
     enum dtype act_dtype;      /* what matrix inputs are stored as: F32 or BF16 */
     uint64_t n_fallbacks;      /* operations that went to reference although backend is another */
+    bool is_recording;         /* between exec_begin_recording and exec_end_recording */
     const struct cyi_allocator *allocator;
     /* Asked after every block with the part of the current phase that is done, 0…1. false: cancel. NULL: never cancel. */
     bool (*on_block)(void *user, float fraction);
@@ -161,10 +166,45 @@ struct exec {
     void *observe_user;
 };
 
-/* Shows a stage to the observer, if there is one. The name is a format for at most one index: "step0.double.%d.text". */
-void exec_observe(struct exec *ex, const char *stage, int index, const struct tensor *value);
+/* ---- Memory of operations (exec.c). On host backends it is the host's own: then nothing is copied and nothing waits. ---- */
 
-/* CYI_E_CANCELLED when on_block says so. */
+/* New data for operations, not initialised, packed. Errors: MEMORY. */
+enum cyi_status exec_new(struct exec *ex, enum dtype dtype, int rank, const int64_t *shape, struct tensor *ret,
+                         struct cyi_error *err);
+enum cyi_status exec_new_2d(struct exec *ex, enum dtype dtype, int64_t n_rows, int64_t n_cols, struct tensor *ret,
+                            struct cyi_error *err);
+/* What the host wrote, where operations read it: `host` itself, or a copy that does not change with it. */
+enum cyi_status exec_send(struct exec *ex, const struct tensor *host, struct tensor *ret, struct cyi_error *err);
+/* Where operations write what the host will read: `host` itself, or new data of the same shape. exec_receive fetches it; it waits for
+ * all operations before it. */
+enum cyi_status exec_mirror(struct exec *ex, const struct tensor *host, struct tensor *ret, struct cyi_error *err);
+enum cyi_status exec_receive(struct exec *ex, const struct tensor *from, const struct tensor *host,
+                             struct cyi_error *err);
+
+/* What exec_new and the host arena handed out since the mark is free again. */
+struct exec_mark {
+    struct arena_mark host, device;
+};
+struct exec_mark exec_get_mark(const struct exec *ex);
+void exec_release(struct exec *ex, struct exec_mark mark);
+void exec_trim(struct exec *ex);
+
+/* What follows reads weights of so many bytes and no others. */
+void exec_enter(struct exec *ex, uint64_t n_weight_bytes);
+
+/* Operations that are called again and again with the same arguments, addresses included. key: a hash of them all. When *ret_is_replayed
+ * they have been done already; else they must be called, and exec_end_recording after them whatever came of them. */
+enum cyi_status exec_begin_recording(struct exec *ex, uint64_t key, bool *ret_is_replayed, struct cyi_error *err);
+enum cyi_status exec_end_recording(struct exec *ex, enum cyi_status st, struct cyi_error *err);
+
+/* ---- What the pipeline hears ---- */
+
+/* Shows a stage to the observer, if there is one. The name is a format for at most one index: "step0.double.%d.text".
+ * exec_observe takes data of operations, exec_observe_host what the host can read. */
+void exec_observe(struct exec *ex, const char *stage, int index, const struct tensor *value);
+void exec_observe_host(struct exec *ex, const char *stage, int index, const struct tensor *value);
+
+/* CYI_E_CANCELLED when on_block says so. Every few blocks it waits for the device, so that a cancelled picture ends soon. */
 enum cyi_status exec_report_block(struct exec *ex, int64_t n_done, int64_t n_all, struct cyi_error *err);
 
 const char *op_name(enum op op);

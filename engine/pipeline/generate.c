@@ -45,16 +45,16 @@ static enum cyi_status encode_text(struct job *job, struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     TRY(progress_enter(&job->progress, CYI_PHASE_ENCODE_TEXT, job->shape.is_guided ? 2 : 1, err));
     TRY(prompt_encode(job->model, &job->ex, job->request->prompt, &job->prompt, err));
-    exec_observe(&job->ex, "prompt_embeds", 0, &job->prompt.features);
+    exec_observe_host(&job->ex, "prompt_embeds", 0, &job->prompt.features);
     if (job->shape.is_guided) {
         job->progress.part = 1;
         TRY(prompt_encode(job->model, &job->ex, negative, &job->negative, err));
-        exec_observe(&job->ex, "negative.prompt_embeds", 0, &job->negative.features);
+        exec_observe_host(&job->ex, "negative.prompt_embeds", 0, &job->negative.features);
     }
     engine_log(job->model->engine, CYI_LOG_INFO, "text.encoded tokens=%d cached=%d", job->prompt.n_tokens,
                job->prompt.is_cached);
 done:
-    arena_trim(job->ex.arena);
+    exec_trim(&job->ex);
     return st;
 }
 
@@ -126,7 +126,7 @@ static enum cyi_status encode_init(struct job *job, struct cyi_error *err) {
     TRY(fit_init(job, &fitted, err));
     TRY(tensor_new_2d(job->ex.arena, DTYPE_F32, tensor_n_rows(&job->x), tensor_n_cols(&job->x), &job->z, err));
     TRY(encode_image(job, fitted, &job->z, err));
-    exec_observe(&job->ex, "init.packed", 0, &job->z);
+    exec_observe_host(&job->ex, "init.packed", 0, &job->z);
     if (r->mask != NULL) {
         struct tensor rows = add_reference_grid(job, job->shape.n_rows, job->shape.n_cols);
         memcpy(rows.data, job->z.data, (size_t)tensor_n_elements(&rows) * sizeof(float));
@@ -147,7 +147,7 @@ static enum cyi_status prepare_mask(struct job *job, struct cyi_error *err) {
     TRY(plane_resize_bilinear(job->ex.arena, &pixels, job->shape.n_rows, job->shape.n_cols, &small, err));
     memcpy(job->mask.data, small.data, (size_t)tensor_n_elements(&small) * sizeof(float));
     arena_release(job->ex.arena, mark);
-    exec_observe(&job->ex, "mask.packed", 0, &job->mask);
+    exec_observe_host(&job->ex, "mask.packed", 0, &job->mask);
 done:
     return st;
 }
@@ -174,7 +174,7 @@ static enum cyi_status encode_images(struct job *job, struct cyi_error *err) {
         TRY(encode_reference(job, r->references[i], err));
     }
     job->references = tensor_rows(&job->references, 0, job->n_reference_rows);
-    arena_trim(job->ex.arena);
+    exec_trim(&job->ex);
 done:
     return st;
 }
@@ -196,7 +196,7 @@ static enum cyi_status start_latents(struct job *job, struct cyi_error *err) {
     } else {
         memcpy(job->x.data, job->noise.data, (size_t)tensor_n_elements(&job->x) * sizeof(float));
     }
-    exec_observe(&job->ex, "latents.start", 0, &job->x);
+    exec_observe_host(&job->ex, "latents.start", 0, &job->x);
 done:
     return st;
 }
@@ -231,11 +231,11 @@ static enum cyi_status evaluate(struct job *job, int step, struct cyi_error *err
     enum cyi_status st = CYI_OK;
     TRY(flux2_forward(job->model->transformer, &job->ex, &job->run, &evaluation, err));
     if (job->shape.is_guided) {
-        exec_observe(&job->ex, "step%d.velocity.cond", step - job->shape.first_step, &job->velocity);
+        exec_observe_host(&job->ex, "step%d.velocity.cond", step - job->shape.first_step, &job->velocity);
         evaluation.first_block += n_blocks;
         evaluation.velocity = &job->velocity_negative;
         TRY(flux2_forward(job->model->transformer, &job->ex, &job->run_negative, &evaluation, err));
-        exec_observe(&job->ex, "step%d.velocity.uncond", step - job->shape.first_step, &job->velocity_negative);
+        exec_observe_host(&job->ex, "step%d.velocity.uncond", step - job->shape.first_step, &job->velocity_negative);
         latents_guide(&job->velocity, &job->velocity_negative, job->request->guidance);
     }
     if (!latents_are_finite(&job->velocity)) {
@@ -276,12 +276,12 @@ static enum cyi_status denoise(struct job *job, struct cyi_error *err) {
     for (int step = job->shape.first_step; step < job->request->n_steps; step++) {
         int index = step - job->shape.first_step;
         TRY(evaluate(job, step, err));
-        exec_observe(&job->ex, "step%d.velocity", index, &job->velocity);
+        exec_observe_host(&job->ex, "step%d.velocity", index, &job->velocity);
         latents_step(&job->x, &job->velocity, job->sigmas[step], job->sigmas[step + 1]);
-        exec_observe(&job->ex, "step%d.latents", index, &job->x);
+        exec_observe_host(&job->ex, "step%d.latents", index, &job->x);
         if (job->request->mask != NULL) {
             latents_blend(&job->x, &job->mask, job->sigmas[step + 1], &job->noise, &job->z);
-            exec_observe(&job->ex, "step%d.blended", index, &job->x);
+            exec_observe_host(&job->ex, "step%d.blended", index, &job->x);
         }
         TRY(finish_step(job, step, err));
     }
@@ -337,10 +337,10 @@ static enum cyi_status run_phases(struct job *job, struct cyi_error *err) {
     TRY(make_room(job, err));
     TRY(encode_images(job, err));
     /* What only the steps need goes before the decoder comes: it is the largest part of some pictures. */
-    struct arena_mark mark = arena_get_mark(job->ex.arena);
+    struct exec_mark mark = exec_get_mark(&job->ex);
     TRY(denoise(job, err));
-    arena_release(job->ex.arena, mark);
-    arena_trim(job->ex.arena);
+    exec_release(&job->ex, mark);
+    exec_trim(&job->ex);
     TRY(decode(job, err));
     progress_end(&job->progress);
 done:
@@ -353,6 +353,20 @@ static enum cyi_status check_plan(const struct job *job, struct cyi_error *err) 
     engine_log(job->model->engine, CYI_LOG_INFO, "memory.planned mapped=%llu working=%llu available=%llu tiled=%d",
                (unsigned long long)plan->mapped_bytes, (unsigned long long)plan->working_bytes,
                (unsigned long long)plan->available_bytes, plan->is_tiled);
+    if (plan->device_available_bytes > 0) {
+        engine_log(job->model->engine, CYI_LOG_INFO,
+                   "device.planned working=%llu weights=%llu available=%llu streams=%d",
+                   (unsigned long long)plan->device_bytes, (unsigned long long)plan->device_weight_bytes,
+                   (unsigned long long)plan->device_available_bytes, plan->streams_weights);
+    }
+    if (!plan->fits && plan->device_bytes > plan->device_available_bytes) {
+        return error_set(
+            err, CYI_E_MEMORY,
+            "%d × %d needs %.2f GiB of the device's memory beside the weights, %.2f GiB are available: choose a "
+            "smaller size",
+            job->request->width, job->request->height, (double)plan->device_bytes / gib,
+            (double)plan->device_available_bytes / gib);
+    }
     if (!plan->fits) {
         return error_set(
             err, CYI_E_MEMORY,
@@ -367,14 +381,32 @@ static size_t backend_peak(const struct backend *backend) {
     return backend->vtable->get_peak != NULL ? backend->vtable->get_peak(backend) : 0;
 }
 
+/* The job's memory: on the host, and on the device of a backend that has one. */
+static enum cyi_status create_arenas(struct job *job, struct cyi_error *err) {
+    struct backend *backend = job->model->backend;
+    const struct device_vtable *device = backend->vtable->device;
+    enum cyi_status st = CYI_OK;
+    TRY(arena_create(job->allocator, &job->ex.arena, err));
+    if (device != NULL) {
+        TRY(arena_create_over(job->allocator, device->get_memory(backend), &job->ex.device, err));
+    }
+done:
+    return st;
+}
+
 static void fill_report(const struct job *job, struct cyi_report *report) {
     *report = (struct cyi_report){ .total_seconds = engine_seconds() - job->progress.start,
                                    .n_text_tokens = job->prompt.n_tokens,
                                    .is_prompt_cut = job->prompt.is_cut,
                                    .is_prompt_cached = job->prompt.is_cached,
                                    .n_fallbacks = job->ex.n_fallbacks,
-                                   .working_bytes = arena_get_peak(job->ex.arena) + backend_peak(job->model->backend),
+                                   .working_bytes = arena_get_peak(job->ex.arena),
                                    .first_step = job->shape.first_step };
+    if (job->ex.device == NULL) {
+        report->working_bytes += backend_peak(job->model->backend);
+    } else {
+        report->device_bytes = backend_peak(job->model->backend);
+    }
     memcpy(report->phase_seconds, job->progress.phase_seconds, sizeof report->phase_seconds);
 }
 
@@ -397,7 +429,7 @@ enum cyi_status cyi_generate(struct cyi_model *model, const struct cyi_request *
     TRY(check_plan(&job, err));
     request_estimate_work(model, request, &job.shape, work);
     progress_begin(&job.progress, request, work);
-    TRY(arena_create(&engine->allocator, &job.ex.arena, err));
+    TRY(create_arenas(&job, err));
     TRY(run_phases(&job, err));
     if (ret_report != NULL) {
         fill_report(&job, ret_report);
@@ -410,6 +442,7 @@ enum cyi_status cyi_generate(struct cyi_model *model, const struct cyi_request *
 done:
     cyi_image_free(job.preview);
     cyi_image_free(job.image);
+    arena_free(job.ex.device);
     arena_free(job.ex.arena);
     return st;
 }

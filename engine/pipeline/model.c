@@ -214,7 +214,11 @@ static void fill_fingerprints(struct cyi_model *model) {
 
 static enum cyi_status open_parts(struct cyi_model *model, const struct model_paths *paths, struct cyi_error *err) {
     const struct cyi_allocator *allocator = &model->engine->allocator;
-    const struct backend_options backend = { .allocator = allocator, .n_threads = model->engine->n_threads };
+    const struct backend_options backend = { .allocator = allocator,
+                                             .n_threads = model->engine->n_threads,
+                                             .device = model->engine->device,
+                                             .max_device_bytes = model->engine->max_device_bytes,
+                                             .products = model->engine->products };
     enum cyi_status st = CYI_OK;
     TRY(flux2_open(allocator, paths->transformer, &model->transformer, err));
     TRY(check_encoder(allocator, paths->text_encoder, err));
@@ -229,7 +233,7 @@ static enum cyi_status open_parts(struct cyi_model *model, const struct model_pa
                       model->options.name, (int)bpe_n_ids(model->tokenizer) - 1,
                       (long long)qwen3_get_config(model->encoder)->n_vocab));
     }
-    TRY(model->engine->kind->create(&backend, &model->backend, err));
+    TRY(model->engine->choice.kind->create(&backend, &model->backend, err));
     TRY(backend_reference.create(&backend, &model->reference, err));
     fill_fingerprints(model);
 done:

@@ -162,7 +162,8 @@ static uint64_t denoise_bytes(const struct cyi_model *model, const struct job_sh
     uint64_t latents = (uint64_t)(6 * n_noise + shape->n_reference_tokens) * (uint64_t)c->in_channels * sizeof(float);
     uint64_t second =
         shape->is_guided ? (uint64_t)(n_text + n_image) * (uint64_t)(c->width + c->head_dim) * sizeof(float) : 0;
-    return latents + second + flux2_get_working_bytes(model->transformer, n_text, n_image, model->engine->act_dtype);
+    return latents + second +
+           flux2_get_working_bytes(model->transformer, n_text, n_image, model->engine->act_dtype, false);
 }
 
 /* What the backend holds beside the arena: reordered convolution weights, and scratch of each thread. */
@@ -182,6 +183,52 @@ static uint64_t vae_bytes(const struct cyi_model *model, const struct job_shape 
     return max_u64(decode, vae_get_working_bytes(model->vae, input_side, input_side, tile, true, act));
 }
 
+/* ---- Memory of a device ---- */
+
+/* What a device needs beside activations: workspaces of its libraries, blocks of scores, recordings. */
+#define DEVICE_RESERVE (768 * MIB)
+/* What streaming needs at least: a few of the largest matrices. */
+#define DEVICE_MIN_WEIGHTS (1024 * MIB)
+
+/* A convolution gathers its input into scratch, at most as large as the largest of the VAE's three buffers. */
+static uint64_t device_vae_bytes(const struct cyi_model *model, const struct job_shape *shape, int64_t tile) {
+    return vae_bytes(model, shape, tile) / 2 * 3;
+}
+
+static void plan_device(const struct cyi_model *model, struct job_shape *shape, struct cyi_memory_plan *plan) {
+    const uint64_t sets[3] = { weight_set_mapped_bytes(flux2_get_weights(model->transformer)),
+                               weight_set_mapped_bytes(qwen3_get_weights(model->encoder)),
+                               weight_set_mapped_bytes(vae_get_weights(model->vae)) };
+    int64_t n_text = model->options.max_text_tokens;
+    int64_t n_image = shape->n_rows * shape->n_cols + shape->n_reference_tokens;
+    enum dtype act = model->engine->act_dtype;
+    uint64_t available = model->backend->vtable->device->get_available_bytes(model->backend);
+    shape->tile = 0;
+    uint64_t decode = device_vae_bytes(model, shape, 0);
+    for (int64_t tile = vae_get_config(model->vae)->tile_pixels;
+         DEVICE_RESERVE + decode > available && tile >= MIN_TILE; tile /= 2) {
+        shape->tile = tile;
+        decode = device_vae_bytes(model, shape, tile);
+    }
+    uint64_t encode = qwen3_get_working_bytes(model->encoder, n_text, act);
+    uint64_t denoise =
+        (shape->is_guided ? 2 : 1) * flux2_get_working_bytes(model->transformer, n_text, n_image, act, true);
+    plan->device_available_bytes = available;
+    plan->device_weight_bytes = max_u64(sets[0], max_u64(sets[1], sets[2]));
+    plan->device_bytes = DEVICE_RESERVE + max_u64(encode, max_u64(denoise, decode));
+    plan->streams_weights =
+        DEVICE_RESERVE + encode + sets[1] > available || DEVICE_RESERVE + denoise + sets[0] > available;
+    plan->fits = plan->device_bytes + (plan->streams_weights ? DEVICE_MIN_WEIGHTS : 0) <= available;
+}
+
+/* Host memory beside a device: latents, pixels, the prompts that are kept. */
+static uint64_t host_bytes_of_device(const struct cyi_model *model, const struct job_shape *shape) {
+    const struct flux2_config *c = flux2_get_config(model->transformer);
+    int64_t side = model->size_multiple;
+    uint64_t n_tokens = (uint64_t)(shape->n_rows * shape->n_cols + shape->n_reference_tokens);
+    return n_tokens * (8 * (uint64_t)c->in_channels + 3 * (uint64_t)(side * side)) * sizeof(float) + 256 * MIB;
+}
+
 void request_plan(const struct cyi_model *model, struct job_shape *shape, struct cyi_memory_plan *ret_plan) {
     int64_t n_text = model->options.max_text_tokens;
     uint64_t features =
@@ -192,6 +239,15 @@ void request_plan(const struct cyi_model *model, struct job_shape *shape, struct
                          weight_set_mapped_bytes(vae_get_weights(model->vae)) };
     struct cyi_memory_plan plan = { .mapped_bytes = sets[0] + sets[1] + sets[2],
                                     .available_bytes = engine_available_bytes(model->engine) };
+    if (model->backend->vtable->device != NULL) {
+        plan.working_bytes = features + host_bytes_of_device(model, shape);
+        plan.peak_bytes = plan.working_bytes + max_u64(sets[0], sets[1]);
+        plan_device(model, shape, &plan);
+        plan.is_tiled = shape->tile > 0;
+        plan.fits = plan.fits && plan.working_bytes <= plan.available_bytes;
+        *ret_plan = plan;
+        return;
+    }
     shape->tile = 0;
     uint64_t decode = vae_bytes(model, shape, 0);
     for (int64_t tile = vae_get_config(model->vae)->tile_pixels;
