@@ -23,8 +23,8 @@ struct conv_args {
 
 /* get_workspace: device memory in stream order that the next call may reuse; NULL when there is none.
  * Errors: UNSUPPORTED (the library would not start), MEMORY. */
-enum cyi_status conv_create(const struct cyi_allocator *allocator, void *(*get_workspace)(void *user, size_t bytes), void *user,
-                            struct conv **ret_conv, struct cyi_error *err);
+enum cyi_status conv_create(const struct cyi_allocator *allocator, void *(*get_workspace)(void *user, size_t bytes),
+                            void *user, struct conv **ret_conv, struct cyi_error *err);
 void conv_free(struct conv *conv); /* NULL is fine */
 /* Plans are made once a shape and kept. */
 enum cyi_status conv_run(struct conv *conv, const struct conv_args *args, cudaStream_t stream, struct cyi_error *err);

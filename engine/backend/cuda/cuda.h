@@ -16,16 +16,16 @@ enum cuda_products { CUDA_PRODUCTS_PLAIN, CUDA_PRODUCTS_FP8, CUDA_PRODUCTS_INT8 
 
 struct cuda {
     struct backend base;
-    const struct cyi_allocator *allocator;  /* host */
+    const struct cyi_allocator *allocator; /* host */
     int device;
-    int compute;                            /* 80, 86, 89, 90, 100, 120 */
+    int compute; /* 80, 86, 89, 90, 100, 120 */
     cudaStream_t stream;
     enum cuda_products products;
     struct gemm *gemm;
     struct conv *conv;
     struct cuda_memory *memory;
     struct cuda_weights *weights;
-    struct cuda_codes *codes;               /* quantised twins of activations */
+    struct cuda_codes *codes; /* quantised twins of activations */
     struct cuda_graphs *graphs;
 };
 
@@ -44,11 +44,11 @@ enum gpu_type cuda_type(enum dtype dtype);
 
 /* Forms of a weight on the card. */
 enum weight_form {
-    WEIGHT_F32,       /* any shape, as F32 */
-    WEIGHT_BF16,      /* any shape, as BF16 */
-    WEIGHT_FP8,       /* [N, K] codes with a scale a row */
+    WEIGHT_F32,  /* any shape, as F32 */
+    WEIGHT_BF16, /* any shape, as BF16 */
+    WEIGHT_FP8,  /* [N, K] codes with a scale a row */
     WEIGHT_INT8,
-    WEIGHT_CONV_F32,  /* [O, I, kh, kw] as [O, kh, kw, I], I rounded up to 8 with zeros */
+    WEIGHT_CONV_F32, /* [O, I, kh, kw] as [O, kh, kw, I], I rounded up to 8 with zeros */
     WEIGHT_CONV_BF16
 };
 struct device_weight {
@@ -56,8 +56,8 @@ struct device_weight {
     const float *scale; /* [N] of codes, else NULL */
 };
 /* host NULL gives data NULL. Valid until the operation's work has run. Errors: MEMORY, and what the card reports. */
-enum cyi_status cuda_get_weight(struct cuda *c, const struct tensor *host, enum weight_form form, struct device_weight *ret,
-                                struct cyi_error *err);
+enum cyi_status cuda_get_weight(struct cuda *c, const struct tensor *host, enum weight_form form,
+                                struct device_weight *ret, struct cyi_error *err);
 /* A vector as floats; NULL for a missing one. */
 enum cyi_status cuda_get_floats(struct cuda *c, const struct tensor *host, const float **ret, struct cyi_error *err);
 

@@ -27,8 +27,8 @@ struct gemm_args {
 };
 
 /* workspace: device memory that products may use, in stream order. Errors: UNSUPPORTED (the library would not start), MEMORY. */
-enum cyi_status gemm_create(const struct cyi_allocator *allocator, void *workspace, size_t workspace_bytes, struct gemm **ret_gemm,
-                            struct cyi_error *err);
+enum cyi_status gemm_create(const struct cyi_allocator *allocator, void *workspace, size_t workspace_bytes,
+                            struct gemm **ret_gemm, struct cyi_error *err);
 void gemm_free(struct gemm *gemm); /* NULL is fine */
 
 /* Can the library do all of it in one call (types, alignment, bias, gate, residual)? Answers are remembered by shape. */

@@ -26,9 +26,9 @@ struct gpu_matrix {
 
 /* Rows as 8-bit codes: value = code · scale[row]. data NULL: not wanted. */
 struct gpu_codes {
-    void *data;          /* [n_rows, n_cols] packed; rows are a multiple of 16 codes long */
-    float *scale;        /* [n_rows] */
-    enum gpu_type type;  /* GPU_F8_E4M3: amax is 448; GPU_I8: amax is 127, rounded to nearest even */
+    void *data;         /* [n_rows, n_cols] packed; rows are a multiple of 16 codes long */
+    float *scale;       /* [n_rows] */
+    enum gpu_type type; /* GPU_F8_E4M3: amax is 448; GPU_I8: amax is 127, rounded to nearest even */
 };
 
 enum gpu_act { GPU_ACT_NONE, GPU_ACT_SILU, GPU_ACT_GELU_TANH }; /* as enum activation */
@@ -37,15 +37,17 @@ enum gpu_act { GPU_ACT_NONE, GPU_ACT_SILU, GPU_ACT_GELU_TANH }; /* as enum activ
 
 /* y = LN(x) · weight + bias, then · (1 + scale) + shift. weight, bias, scale, shift: [D] or NULL. x, y: F32 or BF16.
  * codes: the same rows quantised from the values before they are rounded to y's type. */
-void gpu_layer_norm(const struct gpu_matrix *x, const float *weight, const float *bias, const float *scale, const float *shift,
-                    float eps, const struct gpu_matrix *y, const struct gpu_codes *codes, cudaStream_t stream);
+void gpu_layer_norm(const struct gpu_matrix *x, const float *weight, const float *bias, const float *scale,
+                    const float *shift, float eps, const struct gpu_matrix *y, const struct gpu_codes *codes,
+                    cudaStream_t stream);
 /* y = x · rsqrt(mean(x²) + eps) · weight; y may be x. */
 void gpu_rms_norm(const struct gpu_matrix *x, const float *weight, float eps, const struct gpu_matrix *y,
                   const struct gpu_codes *codes, cudaStream_t stream);
 
 /* ---- rope.cu: as QK_NORM_ROPE in ops.h; one warp a head. cos, sin: [S, K/2] with cos_stride, or NULL. weight NULL: no norm ---- */
-void gpu_qk_norm_rope(const struct gpu_matrix *x, const float *weight, const float *cos, const float *sin, int64_t cos_stride,
-                      int64_t n_heads, float eps, bool is_adjacent, const struct gpu_matrix *y, cudaStream_t stream);
+void gpu_qk_norm_rope(const struct gpu_matrix *x, const float *weight, const float *cos, const float *sin,
+                      int64_t cos_stride, int64_t n_heads, float eps, bool is_adjacent, const struct gpu_matrix *y,
+                      cudaStream_t stream);
 
 /* ---- elementwise.cu: x, y F32 or BF16, 16-byte accesses where addresses and strides allow ---- */
 void gpu_swiglu(const struct gpu_matrix *gate, const struct gpu_matrix *up, const struct gpu_matrix *y,
