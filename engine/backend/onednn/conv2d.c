@@ -44,17 +44,15 @@ static void gather_pixels(const struct conv_job *job, const struct kernels *k, c
         memcpy(to, from, (size_t)(n * c) * to_size);
         return;
     }
-    for (int64_t pixel = 0; pixel < n; pixel++) {
-        for (int64_t first = 0; first < c; first += FLOATS) {
-            float values[FLOATS];
-            int64_t part = min_i64(FLOATS, c - first);
-            size_t at = (size_t)(pixel * c + first);
-            k->load(a->x->dtype, (const uint8_t *)from + at * from_size, values, part);
-            if (a->scale != NULL) {
-                k->affine(values, job->scale + first, job->shift + first, a->in_act, values, part);
-            }
-            k->store(job->dtype, values, (uint8_t *)to + at * to_size, part);
-        }
+    if (a->scale != NULL) {
+        k->affine_pixels(a->x->dtype, from, job->scale, job->shift, a->in_act, job->dtype, to, c, n);
+        return;
+    }
+    for (int64_t first = 0; first < n * c; first += FLOATS) {
+        float values[FLOATS];
+        int64_t part = min_i64(FLOATS, n * c - first);
+        k->load(a->x->dtype, (const uint8_t *)from + (size_t)first * from_size, values, part);
+        k->store(job->dtype, values, (uint8_t *)to + (size_t)first * to_size, part);
     }
 }
 

@@ -27,6 +27,9 @@ struct kernels {
     void (*finish)(const float *x, const struct row_finish *finish, int64_t n);
     void (*activate)(enum activation act, const float *x, float *y, int64_t n); /* y may be x, here and below */
     void (*affine)(const float *x, const float *scale, const float *shift, enum activation act, float *y, int64_t n);
+    /* affine over n_pixels of n channels each, from and to memory */
+    void (*affine_pixels)(enum dtype from, const void *x, const float *scale, const float *shift, enum activation act,
+                          enum dtype to, void *y, int64_t n, int64_t n_pixels);
     void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     /* Layer norm without weights, then · factor + summand; either may be NULL. */
