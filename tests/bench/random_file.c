@@ -1,10 +1,12 @@
 /* Random weights into safetensors files: see random_file.h.
  *
- * Numbers come from a table of 2^15 normal values that is scaled to each tensor's standard deviation once; xorshift picks four
- * entries a step. That is faster than a disk, and no two rows are alike. */
+ * Numbers come from a table of 2^15 normal values that is scaled to a tensor's standard deviation; xorshift picks four entries a
+ * step. Files are written through shared mappings by all cores, a chunk at a time: how many steps come before a chunk is known, and
+ * xorshift is linear over bits, so a chunk's first state is found at once. The values are those of one long sequence. */
 #include "bench/random_file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -12,12 +14,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "core/dtype.h"
 
 #define TABLE_BITS 15
 #define TABLE_SIZE ((size_t)1 << TABLE_BITS)
-#define CHUNK ((size_t)512 * 1024) /* values made and written at a time */
+#define CHUNK ((size_t)4 * 1024 * 1024) /* values that one core makes at a time; a multiple of 4 */
 #define PATH_BYTES 4096
 
 void die(const char *format, ...) {
@@ -71,58 +76,103 @@ static uint64_t count_bytes(const struct random_entry *entry) {
 
 /* ---- Numbers ---- */
 
-struct source {
-    uint64_t state;
-    float normal[TABLE_SIZE];
-    uint16_t scaled[TABLE_SIZE]; /* normal × std as BF16 */
-    double std;
-    uint16_t chunk[CHUNK];
+static uint64_t step(uint64_t state) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+/* Column i of matrix p: what 2^p steps make of bit i. */
+struct jumps {
+    uint64_t column[64][64];
 };
 
-static uint64_t draw(struct source *source) {
-    source->state ^= source->state << 13;
-    source->state ^= source->state >> 7;
-    source->state ^= source->state << 17;
-    return source->state;
+static uint64_t multiply(const uint64_t column[64], uint64_t bits) {
+    uint64_t sum = 0;
+    for (int i = 0; i < 64; i++) {
+        sum ^= column[i] & -(bits >> i & 1);
+    }
+    return sum;
 }
 
-static double draw_uniform(struct source *source) {
-    return (double)(draw(source) >> 11) * 0x1p-53;
+static void init_jumps(struct jumps *jumps) {
+    for (int i = 0; i < 64; i++) {
+        jumps->column[0][i] = step(UINT64_C(1) << i);
+    }
+    for (int p = 1; p < 64; p++) {
+        for (int i = 0; i < 64; i++) {
+            jumps->column[p][i] = multiply(jumps->column[p - 1], jumps->column[p - 1][i]);
+        }
+    }
 }
 
-static struct source *create_source(uint64_t seed) {
-    struct source *source = calloc(1, sizeof *source);
-    if (source == NULL) {
+static uint64_t jump(const struct jumps *jumps, uint64_t state, uint64_t n_steps) {
+    for (int p = 0; p < 64; p++) {
+        state = (n_steps >> p & 1) != 0 ? multiply(jumps->column[p], state) : state;
+    }
+    return state;
+}
+
+/* One core's. */
+struct source {
+    uint64_t state;
+    double std;
+    uint16_t scaled[TABLE_SIZE]; /* normal × std as BF16 */
+};
+
+static double draw_uniform(uint64_t *state) {
+    *state = step(*state);
+    return (double)(*state >> 11) * 0x1p-53;
+}
+
+static float *create_table(uint64_t *state) {
+    float *normal = calloc(TABLE_SIZE, sizeof *normal);
+    if (normal == NULL) {
         die("out of memory");
     }
-    source->state = seed * 0x9e3779b97f4a7c15U + 1;
     for (size_t i = 0; i < TABLE_SIZE; i += 2) {
-        double radius = sqrt(-2.0 * log(1.0 - draw_uniform(source)));
-        double angle = 6.283185307179586 * draw_uniform(source);
-        source->normal[i] = (float)(radius * cos(angle));
-        source->normal[i + 1] = (float)(radius * sin(angle));
+        double radius = sqrt(-2.0 * log(1.0 - draw_uniform(state)));
+        double angle = 6.283185307179586 * draw_uniform(state);
+        normal[i] = (float)(radius * cos(angle));
+        normal[i + 1] = (float)(radius * sin(angle));
     }
-    return source;
+    return normal;
 }
 
-static void set_std(struct source *source, double std) {
+static void set_std(struct source *source, const float *normal, double std) {
     if (fabs(source->std - std) <= 0.0) {
         return;
     }
     for (size_t i = 0; i < TABLE_SIZE; i++) {
-        source->scaled[i] = float_to_bf16(source->normal[i] * (float)std);
+        source->scaled[i] = float_to_bf16(normal[i] * (float)std);
     }
     source->std = std;
 }
 
 static void fill_normal(struct source *source, uint16_t *values, size_t n) {
     for (size_t i = 0; i < n; i += 4) {
-        uint64_t bits = draw(source);
+        uint64_t bits = source->state = step(source->state);
         for (size_t k = i; k < i + 4 && k < n; k++) {
             values[k] = source->scaled[bits >> (64 - TABLE_BITS)];
             bits <<= TABLE_BITS;
         }
     }
+}
+
+/* How many steps the first n values of a tensor take. */
+static uint64_t count_steps(const struct random_entry *entry, size_t n) {
+    switch (entry->fill) {
+    case FILL_NORMAL:
+    case FILL_SINUSOIDS:
+        return (n + 3) / 4;
+    case FILL_VARIANCE:
+        return n;
+    case FILL_ONES:
+    case FILL_COUNT:
+        return 0;
+    }
+    return 0;
 }
 
 /* How much column `col` of a time embedding's first weight counts: trained models do not follow the fast sinusoids either. */
@@ -133,8 +183,8 @@ static float damping(int64_t col, int64_t n_cols) {
 }
 
 /* Values first … first + n of a tensor. */
-static void fill_values(struct source *source, const struct random_entry *entry, size_t first, size_t n) {
-    uint16_t *values = source->chunk;
+static void fill_values(struct source *source, const struct random_entry *entry, size_t first, size_t n,
+                        uint16_t *values) {
     if (entry->fill == FILL_NORMAL || entry->fill == FILL_SINUSOIDS) {
         fill_normal(source, values, n);
     }
@@ -146,7 +196,7 @@ static void fill_values(struct source *source, const struct random_entry *entry,
         values[i] = float_to_bf16(1.0F);
     }
     for (size_t i = 0; i < n && entry->fill == FILL_VARIANCE; i++) {
-        values[i] = float_to_bf16((float)(0.4 + 1.6 * draw_uniform(source)));
+        values[i] = float_to_bf16((float)(0.4 + 1.6 * draw_uniform(&source->state)));
     }
 }
 
@@ -187,8 +237,9 @@ static int print_entry(char *text, size_t size, const struct random_entry *entry
                     begin + count_bytes(entry));
 }
 
-static void write_header(FILE *stream, const char *name, const struct random_entry *entries, size_t n) {
-    size_t capacity = 16;
+/* The length, then the header; released by the caller. */
+static uint8_t *create_header(const struct random_entry *entries, size_t n, size_t *ret_size) {
+    size_t capacity = 24;
     uint64_t begin = 0;
     for (size_t i = 0; i < n; i++) {
         capacity += (size_t)print_entry(NULL, 0, &entries[i], UINT64_MAX / 2, false);
@@ -197,7 +248,7 @@ static void write_header(FILE *stream, const char *name, const struct random_ent
     if (text == NULL) {
         die("out of memory");
     }
-    size_t used = 0;
+    size_t used = 8;
     for (size_t i = 0; i < n; i++) {
         used += (size_t)print_entry(text + used, capacity - used, &entries[i], begin, i == 0);
         begin += count_bytes(&entries[i]);
@@ -206,41 +257,103 @@ static void write_header(FILE *stream, const char *name, const struct random_ent
     while (used % 8 != 0) {
         text[used++] = ' ';
     }
-    uint8_t length[8];
     for (int i = 0; i < 8; i++) {
-        length[i] = (uint8_t)((uint64_t)used >> 8 * i);
+        text[i] = (char)(uint8_t)((uint64_t)(used - 8) >> 8 * i);
     }
-    if (fwrite(length, 1, sizeof length, stream) != sizeof length || fwrite(text, 1, used, stream) != used) {
-        die("%s: cannot be written: %s", name, strerror(errno));
-    }
-    free(text);
+    *ret_size = used;
+    return (uint8_t *)text;
 }
 
-static void write_entry(FILE *stream, const char *name, const struct random_entry *entry, struct source *source) {
-    size_t n = count_elements(entry);
-    if (entry->fill == FILL_COUNT) {
-        const uint8_t zero[8] = { 0 };
-        (void)fwrite(zero, 1, sizeof zero, stream);
-        return;
+/* A mapped file that grows to its size at once and starts with the header. */
+static uint8_t *map_shard(const char *folder, const char *name, const struct random_entry *entries, size_t n,
+                          size_t *ret_begin, size_t *ret_size) {
+    char path[PATH_BYTES];
+    struct statvfs space;
+    uint8_t *header = create_header(entries, n, ret_begin);
+    size_t size = *ret_begin;
+    for (size_t i = 0; i < n; i++) {
+        size += count_bytes(&entries[i]);
     }
-    set_std(source, entry->std);
-    for (size_t first = 0; first < n; first += CHUNK) {
-        size_t n_chunk = n - first < CHUNK ? n - first : CHUNK;
-        fill_values(source, entry, first, n_chunk);
-        if (fwrite(source->chunk, sizeof(uint16_t), n_chunk, stream) != n_chunk) {
-            die("%s: cannot be written: %s", name, strerror(errno));
+    int length = snprintf(path, sizeof path, "%s/%s", folder, name);
+    int fd = length > 0 && length < PATH_BYTES ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666) : -1;
+    if (fd < 0) {
+        die("%s/%s: cannot be created: %s", folder, name, strerror(errno));
+    }
+    if (fstatvfs(fd, &space) == 0 && space.f_bavail < size / space.f_frsize) { /* a full disk would be a signal */
+        die("%s: %zu bytes do not fit on the disk", path, size);
+    }
+    uint8_t *data =
+        ftruncate(fd, (off_t)size) == 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (data == MAP_FAILED) {
+        die("%s: cannot be written: %s", path, strerror(errno));
+    }
+    (void)close(fd);
+    memcpy(data, header, *ret_begin);
+    free(header);
+    *ret_size = size;
+    return data;
+}
+
+struct job {
+    const struct random_entry *entry;
+    size_t first, n;
+    uint64_t n_steps; /* before it */
+    uint16_t *values;
+};
+
+struct numbers {
+    struct jumps jumps;
+    float *normal;
+    uint64_t state; /* where the next tensor begins */
+};
+
+static void run_jobs(const struct numbers *numbers, const struct job *jobs, size_t n_jobs) {
+#pragma omp parallel
+    {
+        struct source *source = calloc(1, sizeof *source);
+        if (source == NULL) {
+            die("out of memory");
         }
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < n_jobs; i++) {
+            const struct job *job = &jobs[i];
+            set_std(source, numbers->normal, job->entry->std);
+            source->state = jump(&numbers->jumps, numbers->state, job->n_steps);
+            fill_values(source, job->entry, job->first, job->n, job->values);
+        }
+        free(source);
     }
 }
 
 static void write_shard(const char *folder, const char *name, const struct random_entry *entries, size_t n,
-                        struct source *source) {
-    FILE *stream = open_file(folder, name);
-    write_header(stream, name, entries, n);
-    for (size_t i = 0; i < n; i++) {
-        write_entry(stream, name, &entries[i], source);
+                        struct numbers *numbers) {
+    size_t offset = 0;
+    size_t size = 0;
+    size_t n_jobs = 0;
+    uint64_t n_steps = 0;
+    uint8_t *data = map_shard(folder, name, entries, n, &offset, &size);
+    struct job *jobs = calloc(size / (CHUNK * sizeof(uint16_t)) + n, sizeof *jobs);
+    if (jobs == NULL) {
+        die("out of memory");
     }
-    close_file(stream, name);
+    for (size_t i = 0; i < n; i++) {
+        size_t n_values = entries[i].fill == FILL_COUNT ? 0 : count_elements(&entries[i]); /* the count is 0 already */
+        for (size_t first = 0; first < n_values; first += CHUNK) {
+            jobs[n_jobs++] = (struct job){ .entry = &entries[i],
+                                           .first = first,
+                                           .n = n_values - first < CHUNK ? n_values - first : CHUNK,
+                                           .n_steps = n_steps + count_steps(&entries[i], first),
+                                           .values = (uint16_t *)(void *)(data + offset) + first };
+        }
+        n_steps += count_steps(&entries[i], n_values);
+        offset += count_bytes(&entries[i]);
+    }
+    run_jobs(numbers, jobs, n_jobs);
+    numbers->state = jump(&numbers->jumps, numbers->state, n_steps);
+    free(jobs);
+    if (munmap(data, size) != 0) {
+        die("%s: cannot be written: %s", name, strerror(errno));
+    }
 }
 
 /* How many entries from `first` on go into one shard. */
@@ -259,7 +372,7 @@ static void name_shard(char *name, size_t size, const char *stem, size_t shard, 
 }
 
 static void write_shards(const struct random_list *list, const char *folder, const char *stem, uint64_t max_bytes,
-                         uint64_t total, struct source *source) {
+                         uint64_t total, struct numbers *numbers) {
     char name[160];
     size_t n_shards = 0;
     for (size_t first = 0; first < list->n; first += count_shard(list, first, max_bytes)) {
@@ -272,7 +385,7 @@ static void write_shards(const struct random_list *list, const char *folder, con
     for (size_t shard = 0; shard < n_shards; shard++) {
         size_t n = count_shard(list, first, max_bytes);
         name_shard(name, sizeof name, stem, shard, n_shards);
-        write_shard(folder, name, list->entries + first, n, source);
+        write_shard(folder, name, list->entries + first, n, numbers);
         for (size_t i = first; i < first + n; i++) {
             (void)fprintf(index, "%s\n\"%s\":\"%s\"", i == 0 ? "" : ",", list->entries[i].name, name);
         }
@@ -285,17 +398,19 @@ static void write_shards(const struct random_list *list, const char *folder, con
 uint64_t random_list_write(const struct random_list *list, const char *folder, const char *stem, uint64_t max_bytes,
                            uint64_t seed) {
     uint64_t total = 0;
-    struct source *source = create_source(seed);
+    struct numbers numbers = { .state = seed * 0x9e3779b97f4a7c15U + 1 };
+    numbers.normal = create_table(&numbers.state);
+    init_jumps(&numbers.jumps);
     for (size_t i = 0; i < list->n; i++) {
         total += count_bytes(&list->entries[i]);
     }
     if (total > max_bytes) {
-        write_shards(list, folder, stem, max_bytes, total, source);
+        write_shards(list, folder, stem, max_bytes, total, &numbers);
     } else {
         char name[160];
         (void)snprintf(name, sizeof name, "%s.safetensors", stem);
-        write_shard(folder, name, list->entries, list->n, source);
+        write_shard(folder, name, list->entries, list->n, &numbers);
     }
-    free(source);
+    free(numbers.normal);
     return total;
 }
