@@ -158,10 +158,9 @@ struct target {
 };
 
 static const struct target targets[] = {
-    { "reference", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
-    { "onednn", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
-    { "onednn", CYI_PRECISION_BF16, 3e-4, 1e-3, 35 },
-    { "distant", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
+    { "reference", CYI_PRECISION_F32, 1e-9, 1e-9, 55 }, { "onednn", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
+    { "onednn", CYI_PRECISION_BF16, 3e-4, 1e-3, 35 },   { "distant", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },
+    { "cuda", CYI_PRECISION_F32, 1e-9, 1e-9, 55 },      { "cuda", CYI_PRECISION_BF16, 3e-4, 1e-3, 35 },
 };
 
 #define N_OF(list) (sizeof(list) / sizeof(list)[0])
@@ -357,5 +356,6 @@ int main(void) {
                                             .initial_state = &cases[n] };
         }
     }
+    cmocka_set_test_filter(getenv("CYI_TEST_FILTER")); /* "*_cuda_*"; NULL: all */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
