@@ -207,13 +207,16 @@ static struct tensor arrange(const struct tensor *golden, const struct tensor *v
     return tensor_2d(DTYPE_F32, n_pixels, n_channels, buffer);
 }
 
-/* Is the stage behind the first step? Its inputs are the engine's own results then. The VAE alone is measured in test_vae.c. */
-static bool is_grown(const char *stage) {
+/* Is the stage behind the first step, or guided? Its inputs are the engine's own results then. The VAE alone is measured in test_vae.c. */
+static bool is_grown(const struct run *run, const char *stage) {
     static const char *const grown[] = { "latents.unpacked", "vae.decode.", "image." };
     for (size_t i = 0; i < N_OF(grown); i++) {
         if (strncmp(stage, grown[i], strlen(grown[i])) == 0) {
             return true;
         }
+    }
+    if (strcmp(stage, "step0.velocity") == 0) {
+        return run->guidance > 1;
     }
     return strncmp(stage, "step", 4) == 0 && stage[4] != '0';
 }
@@ -230,7 +233,7 @@ static void check_stage(void *user, const char *stage, const struct tensor *valu
     assert_non_null(buffer);
     struct tensor golden = arrange(&entry->tensor, value, buffer);
     const struct target *target = watch->test->target;
-    golden_check(name, value, &golden, is_grown(stage) ? target->nmse_grown : target->nmse);
+    golden_check(name, value, &golden, is_grown(watch->test->run, stage) ? target->nmse_grown : target->nmse);
     watch->n_checked++;
     free(buffer);
 }
