@@ -35,10 +35,12 @@ struct device_vtable {
     /* What follows reads weights of n_weight_bytes over and over and no others: those may go to make room. */
     void (*enter)(struct backend *backend, uint64_t n_weight_bytes);
     /* Around operations that are called again and again with equal arguments, addresses included (key stands for them all). When
-     * *ret_is_replayed, they are under way already and must not be called; else they must, and end_recording after them. */
+     * *ret_is_replayed, they are under way already and must not be called; else they must, and end_recording after them.
+     * *ret_is_lost: nothing of them has been done, begin again. */
     enum cyi_status (*begin_recording)(struct backend *backend, uint64_t key, bool *ret_is_replayed,
                                        struct cyi_error *err);
-    enum cyi_status (*end_recording)(struct backend *backend, bool is_complete, struct cyi_error *err);
+    enum cyi_status (*end_recording)(struct backend *backend, bool is_complete, bool *ret_is_lost,
+                                     struct cyi_error *err);
     /* Memory of the device that is free, or is held by weights that could be loaded again. */
     uint64_t (*get_available_bytes)(struct backend *backend);
 };

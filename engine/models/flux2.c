@@ -861,17 +861,18 @@ enum cyi_status flux2_forward(const struct flux2 *model, struct exec *ex, const 
     struct step_state s;
     struct step_inputs in;
     bool is_replayed = false;
+    bool is_lost = true;
     TRY(make_state(model, ex, run, &s, err));
     TRY(send_inputs(model, ex, step, &in, err));
-    if (tensor_n_rows(&s.stream) <= MAX_RECORDED_TOKENS) {
-        TRY(exec_begin_recording(ex, recording_key(&s, &in), &is_replayed, err));
+    while (is_lost && !is_replayed) {
+        if (tensor_n_rows(&s.stream) <= MAX_RECORDED_TOKENS) {
+            TRY(exec_begin_recording(ex, recording_key(&s, &in), &is_replayed, err));
+        }
+        if (!is_replayed) {
+            TRY(exec_end_recording(ex, run_step(&s, step, &in, err), &is_lost, err));
+        }
     }
-    if (!is_replayed) {
-        st = exec_end_recording(ex, run_step(&s, step, &in, err), err);
-    }
-    if (st == CYI_OK) {
-        TRY(exec_receive(ex, &in.velocity, step->velocity, err));
-    }
+    TRY(exec_receive(ex, &in.velocity, step->velocity, err));
     if (is_replayed) {
         TRY(exec_report_block(ex, step->first_block + model->config.n_double + model->config.n_single,
                               step->n_blocks_all, err));

@@ -88,12 +88,13 @@ enum cyi_status exec_begin_recording(struct exec *ex, uint64_t key, bool *ret_is
     return st;
 }
 
-enum cyi_status exec_end_recording(struct exec *ex, enum cyi_status st, struct cyi_error *err) {
+enum cyi_status exec_end_recording(struct exec *ex, enum cyi_status st, bool *ret_is_lost, struct cyi_error *err) {
+    *ret_is_lost = false;
     if (!ex->is_recording) {
         return st;
     }
     ex->is_recording = false;
-    enum cyi_status ended = device_of(ex)->end_recording(ex->backend, st == CYI_OK, err);
+    enum cyi_status ended = device_of(ex)->end_recording(ex->backend, st == CYI_OK, ret_is_lost, err);
     return st != CYI_OK ? st : ended;
 }
 

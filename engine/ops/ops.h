@@ -193,9 +193,10 @@ void exec_trim(struct exec *ex);
 void exec_enter(struct exec *ex, uint64_t n_weight_bytes);
 
 /* Operations that are called again and again with the same arguments, addresses included. key: a hash of them all. When *ret_is_replayed
- * they have been done already; else they must be called, and exec_end_recording after them whatever came of them. */
+ * they have been done already; else they must be called, and exec_end_recording after them whatever came of them (st). *ret_is_lost:
+ * nothing of them has been done, begin again. */
 enum cyi_status exec_begin_recording(struct exec *ex, uint64_t key, bool *ret_is_replayed, struct cyi_error *err);
-enum cyi_status exec_end_recording(struct exec *ex, enum cyi_status st, struct cyi_error *err);
+enum cyi_status exec_end_recording(struct exec *ex, enum cyi_status st, bool *ret_is_lost, struct cyi_error *err);
 
 /* ---- What the pipeline hears ---- */
 

@@ -101,10 +101,12 @@ static enum cyi_status begin_recording(struct backend *backend, uint64_t key, bo
     return CYI_OK;
 }
 
-static enum cyi_status end_recording(struct backend *backend, bool is_complete, struct cyi_error *err) {
+static enum cyi_status end_recording(struct backend *backend, bool is_complete, bool *ret_is_lost,
+                                     struct cyi_error *err) {
     (void)backend;
     (void)is_complete;
     (void)err;
+    *ret_is_lost = false;
     return CYI_OK;
 }
 

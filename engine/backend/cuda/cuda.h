@@ -34,6 +34,10 @@ enum cyi_status cuda_check(cudaError_t code, const char *what, struct cyi_error 
 /* The fault of the launches since the last call. */
 enum cyi_status cuda_check_launch(const char *what, struct cyi_error *err);
 
+/* Copies bytes to the card, in stream order; the host's memory may change at once. */
+enum cyi_status cuda_upload_bytes(struct cuda *c, const void *host, void *device, size_t n_bytes,
+                                  struct cyi_error *err);
+
 /* Device memory that belongs to the current operation: valid until the operation's work has run on the stream. NULL: none left. */
 void *cuda_scratch(struct cuda *c, size_t size_bytes);
 enum cyi_status cuda_new_scratch(struct cuda *c, size_t size_bytes, void **ret, struct cyi_error *err);

@@ -1,0 +1,363 @@
+/* Memory of the card, and the way to it: a pool of blocks, scratch for operations, pinned buffers for copies. See private.h.
+ *
+ * Everything is in stream order: a block that was given back may be handed out at once, since whoever uses it next does so on the same
+ * stream, behind the work that still reads it. */
+#include <stdint.h>
+#include <string.h>
+
+#include "backend/cuda/private.h"
+
+#define MAX_BLOCKS 4096
+#define BLOCK_ALIGN ((size_t)512)
+#define SMALL_BLOCK ((size_t)1 << 20)  /* blocks up to this are rounded up to powers of two: they are exchanged often */
+#define SCRATCH_MIN ((size_t)64 << 20) /* bytes of a piece of scratch */
+#define MAX_SCRATCH 64                 /* pieces */
+#define N_STAGES 4                     /* pinned buffers that take turns */
+#define STAGE_BYTES ((size_t)32 << 20)
+#define PARALLEL_BYTES ((size_t)1 << 20) /* copies of this size are shared out among threads */
+#define DRIVER_RESERVE ((uint64_t)256 << 20)
+
+struct block {
+    void *data;
+    size_t size_bytes;
+    bool is_free;
+};
+
+struct piece {
+    uint8_t *data;
+    size_t size_bytes, used_bytes;
+};
+
+struct stage {
+    uint8_t *data;
+    cudaEvent_t is_done; /* the last copy out of it or into it */
+};
+
+struct cuda_memory {
+    struct cyi_allocator allocator; /* for arenas */
+    struct block blocks[MAX_BLOCKS];
+    size_t n_blocks;
+    uint64_t max_bytes, held_bytes, used_bytes, peak_bytes;
+    struct piece scratch[MAX_SCRATCH];
+    size_t n_scratch;
+    struct stage stages[N_STAGES];
+    size_t next_stage;
+    int n_threads;
+};
+
+/* ---- The pool ---- */
+
+static size_t round_size(size_t size_bytes) {
+    size_t size = BLOCK_ALIGN;
+    if (size_bytes <= SMALL_BLOCK) {
+        while (size < size_bytes) {
+            size *= 2;
+        }
+        return size;
+    }
+    return (size_bytes + BLOCK_ALIGN - 1) / BLOCK_ALIGN * BLOCK_ALIGN;
+}
+
+/* The smallest free block that holds so much and wastes at most a quarter. NULL: none. */
+static struct block *find_free(struct cuda_memory *m, size_t size_bytes) {
+    struct block *best = NULL;
+    for (size_t i = 0; i < m->n_blocks; i++) {
+        struct block *b = &m->blocks[i];
+        if (b->is_free && b->size_bytes >= size_bytes && b->size_bytes - size_bytes <= size_bytes / 4 &&
+            (best == NULL || b->size_bytes < best->size_bytes)) {
+            best = b;
+        }
+    }
+    return best;
+}
+
+/* Gives free blocks back to the driver, which waits for the card. */
+static void trim(struct cuda_memory *m) {
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_blocks; i++) {
+        if (m->blocks[i].is_free) {
+            m->held_bytes -= m->blocks[i].size_bytes;
+            (void)cudaFree(m->blocks[i].data);
+        } else {
+            m->blocks[n++] = m->blocks[i];
+        }
+    }
+    m->n_blocks = n;
+}
+
+/* A block, used from now on. NULL: the limit or the card says no. */
+static void *add_block(struct cuda_memory *m, size_t size_bytes) {
+    void *data = NULL;
+    if (m->n_blocks == MAX_BLOCKS || m->held_bytes + size_bytes > m->max_bytes) {
+        return NULL;
+    }
+    if (cudaMalloc(&data, size_bytes) != cudaSuccess) {
+        (void)cudaGetLastError(); /* this one is dealt with */
+        return NULL;
+    }
+    m->blocks[m->n_blocks++] = (struct block){ data, size_bytes, false };
+    m->held_bytes += size_bytes;
+    return data;
+}
+
+static void *take_block(struct cuda_memory *m, size_t size_bytes) {
+    struct block *b = find_free(m, size_bytes);
+    if (b != NULL) {
+        b->is_free = false;
+        m->used_bytes += b->size_bytes;
+        return b->data;
+    }
+    void *data = add_block(m, size_bytes);
+    m->used_bytes += data != NULL ? size_bytes : 0;
+    return data;
+}
+
+void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
+    struct cuda_memory *m = c->memory;
+    size_t size = round_size(size_bytes);
+    void *data = take_block(m, size);
+    if (data == NULL) {
+        trim(m);
+        data = take_block(m, size);
+    }
+    for (int round = 0; data == NULL && round < (may_evict ? 2 : 1); round++) {
+        while (data == NULL && weights_evict(c, size, round == 1)) {
+            trim(m);
+            data = take_block(m, size);
+        }
+    }
+    m->peak_bytes = m->used_bytes > m->peak_bytes ? m->used_bytes : m->peak_bytes;
+    return data;
+}
+
+void memory_give(struct cuda *c, void *block) {
+    struct cuda_memory *m = c->memory;
+    for (size_t i = 0; block != NULL && i < m->n_blocks; i++) {
+        if (m->blocks[i].data == block) {
+            m->blocks[i].is_free = true;
+            m->used_bytes -= m->blocks[i].size_bytes;
+            return;
+        }
+    }
+}
+
+static void *allocate(void *user, size_t size_bytes) {
+    return memory_take(user, size_bytes, true);
+}
+
+static void release(void *user, void *block) {
+    memory_give(user, block);
+}
+
+const struct cyi_allocator *memory_get_allocator(struct cuda *c) {
+    return &c->memory->allocator;
+}
+
+uint64_t memory_get_free(const struct cuda *c) {
+    return c->memory->max_bytes - c->memory->used_bytes;
+}
+
+size_t memory_get_peak(const struct cuda *c) {
+    return (size_t)c->memory->peak_bytes;
+}
+
+/* ---- Scratch: the same sizes in the same order get the same addresses ---- */
+
+void memory_reset_scratch(struct cuda *c) {
+    for (size_t i = 0; i < c->memory->n_scratch; i++) {
+        c->memory->scratch[i].used_bytes = 0;
+    }
+}
+
+void *cuda_scratch(struct cuda *c, size_t size_bytes) {
+    struct cuda_memory *m = c->memory;
+    size_t size = (size_bytes + BLOCK_ALIGN - 1) / BLOCK_ALIGN * BLOCK_ALIGN;
+    for (size_t i = 0; i < m->n_scratch; i++) {
+        struct piece *p = &m->scratch[i];
+        if (p->size_bytes - p->used_bytes >= size) {
+            p->used_bytes += size;
+            return p->data + p->used_bytes - size;
+        }
+    }
+    if (m->n_scratch == MAX_SCRATCH) {
+        return NULL;
+    }
+    size_t whole = size > SCRATCH_MIN ? size : SCRATCH_MIN;
+    void *data = memory_take(c, whole, true);
+    if (data == NULL && whole > size) {
+        whole = size;
+        data = memory_take(c, whole, true);
+    }
+    if (data == NULL) {
+        return NULL;
+    }
+    m->scratch[m->n_scratch++] = (struct piece){ data, whole, size };
+    return data;
+}
+
+enum cyi_status cuda_new_scratch(struct cuda *c, size_t size_bytes, void **ret, struct cyi_error *err) {
+    *ret = cuda_scratch(c, size_bytes);
+    return *ret != NULL ? CYI_OK : error_memory(err, "scratch on the card", size_bytes);
+}
+
+/* ---- Copies ---- */
+
+/* memcpy by several threads: one alone does not fill the link to the card. */
+static void copy_bytes(const struct cuda_memory *m, void *to, const void *from, size_t n_bytes) {
+    if (n_bytes < PARALLEL_BYTES || m->n_threads == 1) {
+        memcpy(to, from, n_bytes);
+        return;
+    }
+    size_t part = (n_bytes / (size_t)m->n_threads + 4095) / 4096 * 4096;
+#pragma omp parallel for num_threads(m->n_threads) schedule(static, 1)
+    for (int i = 0; i < m->n_threads; i++) {
+        size_t first = (size_t)i * part;
+        if (first < n_bytes) {
+            memcpy((uint8_t *)to + first, (const uint8_t *)from + first,
+                   n_bytes - first < part ? n_bytes - first : part);
+        }
+    }
+}
+
+/* The next pinned buffer, when the copy that used it last is over. */
+static enum cyi_status next_stage(struct cuda_memory *m, struct stage **ret, struct cyi_error *err) {
+    *ret = &m->stages[m->next_stage];
+    m->next_stage = (m->next_stage + 1) % N_STAGES;
+    return cuda_check(cudaEventSynchronize((*ret)->is_done), "waiting for a copy", err);
+}
+
+enum cyi_status memory_upload(struct cuda *c, const void *host, void *device, size_t n_bytes, cudaStream_t stream,
+                              struct cyi_error *err) {
+    struct cuda_memory *m = c->memory;
+    enum cyi_status st = CYI_OK;
+    for (size_t at = 0; at < n_bytes; at += STAGE_BYTES) {
+        size_t n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
+        struct stage *stage;
+        TRY(next_stage(m, &stage, err));
+        copy_bytes(m, stage->data, (const uint8_t *)host + at, n);
+        TRY(cuda_check(cudaMemcpyAsync((uint8_t *)device + at, stage->data, n, cudaMemcpyHostToDevice, stream),
+                       "a copy to the card", err));
+        TRY(cuda_check(cudaEventRecord(stage->is_done, stream), "a copy to the card", err));
+    }
+done:
+    return st;
+}
+
+enum cyi_status cuda_upload_bytes(struct cuda *c, const void *host, void *device, size_t n_bytes,
+                                  struct cyi_error *err) {
+    return memory_upload(c, host, device, n_bytes, c->stream, err);
+}
+
+/* Rows that fit into a stage; one row may be as long as a stage. */
+static enum cyi_status check_row(size_t row_bytes, struct cyi_error *err) {
+    return row_bytes <= STAGE_BYTES
+               ? CYI_OK
+               : error_set(err, CYI_E_UNSUPPORTED, "a row of %zu bytes cannot be copied in parts", row_bytes);
+}
+
+enum cyi_status memory_upload_tensor(struct cuda *c, const struct tensor *host, const struct tensor *device,
+                                     struct cyi_error *err) {
+    struct cuda_memory *m = c->memory;
+    size_t size = dtype_size(host->dtype);
+    size_t row_bytes = (size_t)tensor_n_cols(host) * size;
+    int64_t n_rows = tensor_n_rows(host);
+    enum cyi_status st = CYI_OK;
+    if (tensor_is_packed(host) && tensor_is_packed(device)) {
+        return memory_upload(c, host->data, device->data, row_bytes * (size_t)n_rows, c->stream, err);
+    }
+    TRY(check_row(row_bytes, err));
+    int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
+    for (int64_t r = 0; r < n_rows; r += step) {
+        int64_t n = n_rows - r < step ? n_rows - r : step;
+        struct stage *stage;
+        TRY(next_stage(m, &stage, err));
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(stage->data + (size_t)i * row_bytes, tensor_row(host, r + i), row_bytes);
+        }
+        TRY(cuda_check(cudaMemcpy2DAsync((uint8_t *)device->data + (size_t)(r * device->row_stride) * size,
+                                         (size_t)device->row_stride * size, stage->data, row_bytes, row_bytes,
+                                         (size_t)n, cudaMemcpyHostToDevice, c->stream),
+                       "a copy to the card", err));
+        TRY(cuda_check(cudaEventRecord(stage->is_done, c->stream), "a copy to the card", err));
+    }
+done:
+    return st;
+}
+
+enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *device, const struct tensor *host,
+                                       struct cyi_error *err) {
+    struct cuda_memory *m = c->memory;
+    size_t size = dtype_size(host->dtype);
+    size_t row_bytes = (size_t)tensor_n_cols(host) * size;
+    int64_t n_rows = tensor_n_rows(host);
+    enum cyi_status st = CYI_OK;
+    TRY(check_row(row_bytes, err));
+    int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
+    for (int64_t r = 0; r < n_rows; r += step) {
+        int64_t n = n_rows - r < step ? n_rows - r : step;
+        struct stage *stage;
+        TRY(next_stage(m, &stage, err));
+        TRY(cuda_check(cudaMemcpy2DAsync(stage->data, row_bytes,
+                                         (const uint8_t *)device->data + (size_t)(r * device->row_stride) * size,
+                                         (size_t)device->row_stride * size, row_bytes, (size_t)n,
+                                         cudaMemcpyDeviceToHost, c->stream),
+                       "a copy from the card", err));
+        TRY(cuda_check(cudaStreamSynchronize(c->stream), "a copy from the card", err));
+        if (tensor_is_packed(host)) {
+            copy_bytes(m, tensor_row(host, r), stage->data, (size_t)n * row_bytes);
+            continue;
+        }
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(tensor_row(host, r + i), stage->data + (size_t)i * row_bytes, row_bytes);
+        }
+    }
+done:
+    return st;
+}
+
+/* ---- Beginning and end ---- */
+
+enum cyi_status memory_create(struct cuda *c, uint64_t max_bytes, int n_threads, struct cyi_error *err) {
+    enum cyi_status st = CYI_OK;
+    size_t free_bytes = 0;
+    size_t all_bytes = 0;
+    struct cuda_memory *m = mem_alloc_zeroed(c->allocator, 1, sizeof *m);
+    if (m == NULL) {
+        return error_memory(err, "the table of the card's memory", sizeof *m);
+    }
+    c->memory = m;
+    m->allocator = (struct cyi_allocator){ allocate, release, c };
+    m->n_threads = n_threads;
+    TRY(cuda_check(cudaMemGetInfo(&free_bytes, &all_bytes), "the size of the card's memory", err));
+    m->max_bytes = free_bytes > DRIVER_RESERVE ? free_bytes - DRIVER_RESERVE : 0;
+    if (max_bytes > 0 && max_bytes < m->max_bytes) {
+        m->max_bytes = max_bytes;
+    }
+    for (int i = 0; i < N_STAGES; i++) {
+        void *data = NULL;
+        TRY(cuda_check(cudaEventCreateWithFlags(&m->stages[i].is_done, cudaEventDisableTiming), "an event", err));
+        TRY(cuda_check(cudaMallocHost(&data, STAGE_BYTES), "pinned memory", err));
+        m->stages[i].data = data;
+    }
+done:
+    return st;
+}
+
+void memory_free(struct cuda *c) {
+    struct cuda_memory *m = c->memory;
+    if (m == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < m->n_blocks; i++) {
+        (void)cudaFree(m->blocks[i].data);
+    }
+    for (int i = 0; i < N_STAGES; i++) {
+        if (m->stages[i].data != NULL) {
+            (void)cudaFreeHost(m->stages[i].data);
+        }
+        if (m->stages[i].is_done != NULL) {
+            (void)cudaEventDestroy(m->stages[i].is_done);
+        }
+    }
+    mem_free(c->allocator, m);
+}
