@@ -1,6 +1,7 @@
-/* Fused attention on a real GPU: time and TFLOP/s of every tiling at the shapes that the models use, random data, median of 20 runs by events;
- * and the error of a few rows against the formula. `*` marks the tiling that gpu_attention_run chooses.
- * Usage: bench_flash [shape…], shapes by number from 0; without: all. Takes a few seconds. */
+/* Fused attention on a real GPU: time and TFLOP/s of every tiling at the shapes that the models use, random data,
+ * median of 20 runs by events; and the error of a few rows against the formula. `*` marks the tiling that
+ * gpu_attention_run chooses. Usage: bench_flash [shape…], shapes by number from 0; without: all. Takes a few seconds.
+ * */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,8 @@ _Static_assert(sizeof tiling_names / sizeof *tiling_names == ATTENTION_N_TILINGS
 
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, N_RUNS = 20, N_WARM_UP = 3 };
 
-/* Every shape is a view of these: q, k and v columns of one matrix as after a fused projection, out columns of another. */
+/* Every shape is a view of these: q, k and v columns of one matrix as after a fused projection, out columns of another.
+ * */
 enum { POOL_ROWS = 4608, POOL_COLS = 3 * 32 * 128, OUT_COLS = 32 * 128 + 64 };
 static uint16_t *pool;   /* [POOL_ROWS, POOL_COLS] */
 static uint16_t *result; /* [POOL_ROWS, OUT_COLS] */
@@ -54,7 +56,8 @@ static void fill_pool(void) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        float sum = (float)(state & 0xffff) + (float)(state >> 16 & 0xffff) + (float)(state >> 32 & 0xffff) + (float)(state >> 48);
+        float sum = (float)(state & 0xffff) + (float)(state >> 16 & 0xffff) + (float)(state >> 32 & 0xffff) +
+                    (float)(state >> 48);
         float number = (sum / 65536.0f - 2.0f) * 1.7320508f;
         uint32_t bits;
         memcpy(&bits, &number, sizeof bits);
@@ -151,7 +154,8 @@ static void add_error(const struct shape *s, float scale, int64_t row, int64_t h
 static double measure_nmse(const struct shape *s, float scale) {
     double error = 0.0;
     double signal = 0.0;
-    check(cudaMemcpy(result, device_result, (size_t)POOL_ROWS * OUT_COLS * sizeof *result, cudaMemcpyDeviceToHost), "a copy");
+    check(cudaMemcpy(result, device_result, (size_t)POOL_ROWS * OUT_COLS * sizeof *result, cudaMemcpyDeviceToHost),
+          "a copy");
     for (int i = 0; i < 8; i++) {
         add_error(s, scale, (s->n_rows - 1) * i / 7, (s->n_heads - 1) * (7 - i) / 7, &error, &signal);
     }
@@ -165,15 +169,16 @@ static void run_shape(const struct shape *s) {
         fprintf(stderr, "%s: does not fit\n", s->name);
         exit(1);
     }
-    printf("%s: %d rows, %d keys%s, heads %d/%d of %d\n", s->name, (int)s->n_rows, (int)s->n_keys, s->is_causal ? ", causal" : "",
-           (int)s->n_heads, (int)s->n_kv_heads, (int)s->width);
+    printf("%s: %d rows, %d keys%s, heads %d/%d of %d\n", s->name, (int)s->n_rows, (int)s->n_keys,
+           s->is_causal ? ", causal" : "", (int)s->n_heads, (int)s->n_kv_heads, (int)s->width);
     for (int i = 0; i < ATTENTION_N_TILINGS; i++) {
         enum attention_tiling tiling = (enum attention_tiling)i;
         check(cudaMemset(device_result, 0xff, (size_t)POOL_ROWS * OUT_COLS * sizeof *result), "poison");
         float ms = measure_ms(&attention, tiling);
         double nmse = measure_nmse(s, attention.scale);
-        printf("  %c %-9s %8.4f ms  %6.1f TFLOP/s  NMSE %.1e%s\n", tiling == attention_choose_tiling(&attention) ? '*' : ' ',
-               tiling_names[i], (double)ms, n_operations / (double)ms * 1e-9, nmse, nmse <= 1e-5 ? "" : "  WRONG");
+        printf("  %c %-9s %8.4f ms  %6.1f TFLOP/s  NMSE %.1e%s\n",
+               tiling == attention_choose_tiling(&attention) ? '*' : ' ', tiling_names[i], (double)ms,
+               n_operations / (double)ms * 1e-9, nmse, nmse <= 1e-5 ? "" : "  WRONG");
     }
     fflush(stdout);
 }
@@ -188,7 +193,8 @@ int main(int argc, char **argv) {
     fill_pool();
     check(cudaMalloc((void **)&device_pool, (size_t)POOL_ROWS * POOL_COLS * sizeof *pool), "memory");
     check(cudaMalloc((void **)&device_result, (size_t)POOL_ROWS * OUT_COLS * sizeof *result), "memory");
-    check(cudaMemcpy(device_pool, pool, (size_t)POOL_ROWS * POOL_COLS * sizeof *pool, cudaMemcpyHostToDevice), "a copy");
+    check(cudaMemcpy(device_pool, pool, (size_t)POOL_ROWS * POOL_COLS * sizeof *pool, cudaMemcpyHostToDevice),
+          "a copy");
     for (int i = 0; i < N_SHAPES; i++) {
         bool is_wanted = argc == 1;
         for (int j = 1; j < argc; j++) {

@@ -1,4 +1,5 @@
-/* Fused attention (engine/backend/cuda/kernels/attention.cu) against the formula in double: every tiling, on the fake device or a real one. */
+/* Fused attention (engine/backend/cuda/kernels/attention.cu) against the formula in double: every tiling, on the fake
+ * device or a real one. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -169,7 +170,8 @@ static void done_setting(struct setting *s) {
 }
 
 /* One row of one head: ret_mean its result, ret_magnitude the same of |v|. scratch [n_keys]. */
-static void expect_row(const struct setting *s, int64_t row, int64_t head, double *scratch, double *ret_mean, double *ret_magnitude) {
+static void expect_row(const struct setting *s, int64_t row, int64_t head, double *scratch, double *ret_mean,
+                       double *ret_magnitude) {
     const struct problem *p = &s->problem;
     int64_t kv_first = head / (p->n_heads / p->n_kv_heads) * p->width;
     int64_t n = p->is_causal && row + 1 < p->n_keys ? row + 1 : p->n_keys;
@@ -177,7 +179,8 @@ static void expect_row(const struct setting *s, int64_t row, int64_t head, doubl
     for (int64_t i = 0; i < n; i++) {
         scratch[i] = 0.0;
         for (int64_t j = 0; j < p->width; j++) {
-            scratch[i] += widen_bf16(*at(&s->qkv, row, head * p->width + j)) * widen_bf16(*at(&s->qkv, i, s->k_first + kv_first + j));
+            scratch[i] += widen_bf16(*at(&s->qkv, row, head * p->width + j)) *
+                          widen_bf16(*at(&s->qkv, i, s->k_first + kv_first + j));
         }
         scratch[i] *= (double)s->attention.scale;
         largest = fmax(largest, scratch[i]);
@@ -197,7 +200,8 @@ static void expect_row(const struct setting *s, int64_t row, int64_t head, doubl
     }
 }
 
-/* Probabilities and results are rounded to BF16, each to half of 2^-8 of itself: so the bound a number, and the NMSE of all. */
+/* Probabilities and results are rounded to BF16, each to half of 2^-8 of itself: so the bound a number, and the NMSE of
+ * all. */
 static void check_values(const struct setting *s, const char *name) {
     const struct problem *p = &s->problem;
     double *scratch = malloc((size_t)p->n_keys * sizeof *scratch);
@@ -213,7 +217,8 @@ static void check_values(const struct setting *s, const char *name) {
         for (int64_t j = 0; j < p->width; j++) {
             double difference = widen_bf16(*at(&s->out, row, head * p->width + j)) - mean[j];
             if (!(fabs(difference) <= magnitude[j] / 96.0)) {
-                fail_msg("%s: row %d, head %d, column %d: %g more than %g", name, (int)row, (int)head, (int)j, difference, mean[j]);
+                fail_msg("%s: row %d, head %d, column %d: %g more than %g", name, (int)row, (int)head, (int)j,
+                         difference, mean[j]);
             }
             error += difference * difference;
             signal += mean[j] * mean[j];
@@ -240,8 +245,9 @@ static void check_margins(const struct matrix *m, const char *name) {
 static void check_tiling(const struct problem *p, enum attention_tiling tiling) {
     char name[160];
     struct setting s;
-    snprintf(name, sizeof name, "tiling %d, rows %d, keys %d of %d, heads %d/%d of %d%s", (int)tiling, (int)p->n_rows, (int)p->n_keys,
-             (int)p->n_key_rows, (int)p->n_heads, (int)p->n_kv_heads, (int)p->width, p->is_causal ? ", causal" : "");
+    snprintf(name, sizeof name, "tiling %d, rows %d, keys %d of %d, heads %d/%d of %d%s", (int)tiling, (int)p->n_rows,
+             (int)p->n_keys, (int)p->n_key_rows, (int)p->n_heads, (int)p->n_kv_heads, (int)p->width,
+             p->is_causal ? ", causal" : "");
     init_setting(&s, p);
     assert_true(gpu_attention_fits(&s.attention));
     if (tiling == ATTENTION_N_TILINGS) {
@@ -337,7 +343,9 @@ static void attention_is_exact_for_huge_and_rising_scores(void **state) {
 static struct gpu_attention make_fitting(void *data) {
     struct gpu_matrix q = { data, GPU_BF16, 10, 4 * 128, 4 * 128 };
     struct gpu_matrix kv = { data, GPU_BF16, 12, 2 * 128, 6 * 128 };
-    return (struct gpu_attention){ .q = q, .k = kv, .v = kv, .out = q, .n_heads = 4, .n_kv_heads = 2, .n_keys = 12, .scale = 0.1f };
+    return (struct gpu_attention){
+        .q = q, .k = kv, .v = kv, .out = q, .n_heads = 4, .n_kv_heads = 2, .n_keys = 12, .scale = 0.1f
+    };
 }
 
 static void attention_fits_says_what_the_kernel_can_do(void **state) {

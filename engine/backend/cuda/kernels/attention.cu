@@ -1,14 +1,15 @@
 /* Fused attention: softmax(scale · q kᵀ) v without ever holding the scores in memory.
  *
- * A block of four warps takes ROWS rows of one head of q into shared memory and walks over the keys in steps of KEYS: scores on the tensor
- * cores, exp2 in registers against a running maximum, probabilities rounded to BF16 times the values on the tensor cores again. When
- * the maximum of a row grows, what was summed so far is scaled down. Sums are fp32. Keys and values arrive by asynchronous copies, one step
- * ahead (STAGES 2), or each while the other is used (STAGES 1).
+ * A block of four warps takes ROWS rows of one head of q into shared memory and walks over the keys in steps of KEYS:
+ * scores on the tensor cores, exp2 in registers against a running maximum, probabilities rounded to BF16 times the
+ * values on the tensor cores again. When the maximum of a row grows, what was summed so far is scaled down. Sums are
+ * fp32. Keys and values arrive by asynchronous copies, one step ahead (STAGES 2), or each while the other is used
+ * (STAGES 1).
  *
- * A warp owns ROWS / 4 rows alone, so that the softmax needs no shared memory. With 32 rows a warp each load of keys or values feeds two
- * products; with 16 rows shared memory would be the bottleneck on compute capability 9.0.
- * Shared memory holds rows of 16-byte chunks, chunk c of row r at place c ^ (r % 8): the eight rows that ldmatrix reads at once
- * then lie in different banks.
+ * A warp owns ROWS / 4 rows alone, so that the softmax needs no shared memory. With 32 rows a warp each load of keys or
+ * values feeds two products; with 16 rows shared memory would be the bottleneck on compute capability 9.0.
+ * Shared memory holds rows of 16-byte chunks, chunk c of row r at place c ^ (r % 8): the eight rows that ldmatrix reads
+ * at once then lie in different banks.
  * Source of the method: Dao 2023, "FlashAttention-2". */
 #include "backend/cuda/kernels/attention.h"
 #include "backend/cuda/kernels/tensor_core.cuh"
@@ -25,7 +26,7 @@ struct attention_work {
     int n_rows, n_keys;
     int n_sharing; /* heads of q a head of k and v */
     bool is_causal;
-    float scale;   /* of scores in powers of two: scale · log2(e) */
+    float scale; /* of scores in powers of two: scale · log2(e) */
 };
 
 /* Sizes of a tile that follow from its template arguments. */
@@ -42,14 +43,12 @@ template <int WIDTH, int ROWS, int KEYS, int STAGES> struct tile {
 template <int N_BANDS, int N_COLS> struct fragment {
     float part[N_BANDS][N_COLS / 8][4]; /* the last: row g, row g, row g + 8, row g + 8 */
 };
-template <int N_BANDS> struct row_values {
-    float part[N_BANDS][2];
-};
+template <int N_BANDS> struct row_values { float part[N_BANDS][2]; };
 
 /* Starts copies of N rows from `first` on, rows from n_valid on are zeros. */
 template <int WIDTH, int N>
-__device__ __forceinline__ void copy_rows(async_copies &copies, shared_address to, const __nv_bfloat16 *matrix, int64_t stride, int first,
-                                          int n_valid) {
+__device__ __forceinline__ void copy_rows(async_copies &copies, shared_address to, const __nv_bfloat16 *matrix,
+                                          int64_t stride, int first, int n_valid) {
     constexpr int N_CHUNKS = WIDTH / CHUNK_SIZE;
     constexpr int N_AT_ONCE = N_THREADS / N_CHUNKS; /* a multiple of 8: a thread's rows all have the same row % 8 */
     int chunk = threadIdx.x % N_CHUNKS;
@@ -64,8 +63,8 @@ __device__ __forceinline__ void copy_rows(async_copies &copies, shared_address t
     }
 }
 
-/* Where a lane finds its row of a product's operand: chunk column 2 · i + second of row `row`. Of the chunk's number the lowest three bits
- * are swizzled, the others move the address by whole groups of eight chunks. */
+/* Where a lane finds its row of a product's operand: chunk column 2 · i + second of row `row`. Of the chunk's number
+ * the lowest three bits are swizzled, the others move the address by whole groups of eight chunks. */
 __device__ __forceinline__ shared_address find_chunk(shared_address rows, int i) {
     return (rows ^ ((i % 4) * 2 * CHUNK_BYTES)) + (i / 4) * 8 * CHUNK_BYTES;
 }
@@ -111,8 +110,8 @@ __device__ __forceinline__ void multiply_keys(fragment<N_BANDS, KEYS> &scores, s
 
 /* sums += p v. p: the probabilities as first operands, [KEYS / 16]. */
 template <int WIDTH, int KEYS, int N_BANDS>
-__device__ __forceinline__ void multiply_values(fragment<N_BANDS, WIDTH> &sums, const uint32_t (&p)[N_BANDS][KEYS / 16][4],
-                                                shared_address v) {
+__device__ __forceinline__ void multiply_values(fragment<N_BANDS, WIDTH> &sums,
+                                                const uint32_t (&p)[N_BANDS][KEYS / 16][4], shared_address v) {
     int lane = threadIdx.x % WARP_SIZE;
     shared_address v_rows = find_row(v, WIDTH * 2, lane % 16, lane / 16);
 #pragma unroll
@@ -130,9 +129,11 @@ __device__ __forceinline__ void multiply_values(fragment<N_BANDS, WIDTH> &sums, 
     }
 }
 
-/* Keys from n_keys on, and beyond the row when causal, get the score -inf. first_row, first_key: of the warp and of this step. */
+/* Keys from n_keys on, and beyond the row when causal, get the score -inf. first_row, first_key: of the warp and of
+ * this step. */
 template <int KEYS, int N_BANDS>
-__device__ __forceinline__ void mask_keys(fragment<N_BANDS, KEYS> &scores, const attention_work &work, int first_row, int first_key) {
+__device__ __forceinline__ void mask_keys(fragment<N_BANDS, KEYS> &scores, const attention_work &work, int first_row,
+                                          int first_key) {
     int lane = threadIdx.x % WARP_SIZE;
 #pragma unroll
     for (int b = 0; b < N_BANDS; b++) {
@@ -160,11 +161,12 @@ __device__ __forceinline__ float sum_of_row(float x) {
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-/* Scores become 2^(scale · (score - largest)); sums and totals follow a largest that has grown. Every row has seen a finite score by
- * the end of the first step, so largest is finite from then on. totals: of this thread's columns alone. */
+/* Scores become 2^(scale · (score - largest)); sums and totals follow a largest that has grown. Every row has seen a
+ * finite score by the end of the first step, so largest is finite from then on. totals: of this thread's columns alone.
+ * */
 template <int WIDTH, int KEYS, int N_BANDS>
-__device__ __forceinline__ void exponentiate(fragment<N_BANDS, KEYS> &scores, fragment<N_BANDS, WIDTH> &sums, row_values<N_BANDS> &largest,
-                                             row_values<N_BANDS> &totals, float scale) {
+__device__ __forceinline__ void exponentiate(fragment<N_BANDS, KEYS> &scores, fragment<N_BANDS, WIDTH> &sums,
+                                             row_values<N_BANDS> &largest, row_values<N_BANDS> &totals, float scale) {
 #pragma unroll
     for (int b = 0; b < N_BANDS; b++) {
 #pragma unroll
@@ -200,7 +202,8 @@ __device__ __forceinline__ void exponentiate(fragment<N_BANDS, KEYS> &scores, fr
 
 /* A product's result as the first operand of the next: columns of two neighbouring eights are the 16 of a step. */
 template <int KEYS, int N_BANDS>
-__device__ __forceinline__ void pack_probabilities(uint32_t (&p)[N_BANDS][KEYS / 16][4], const fragment<N_BANDS, KEYS> &scores) {
+__device__ __forceinline__ void pack_probabilities(uint32_t (&p)[N_BANDS][KEYS / 16][4],
+                                                   const fragment<N_BANDS, KEYS> &scores) {
 #pragma unroll
     for (int b = 0; b < N_BANDS; b++) {
 #pragma unroll
@@ -216,8 +219,9 @@ __device__ __forceinline__ void pack_probabilities(uint32_t (&p)[N_BANDS][KEYS /
 
 /* The warp's rows of out, through its own rows of q's shared memory, so that 16 bytes at a time are written. */
 template <int WIDTH, int N_BANDS>
-__device__ __forceinline__ void store_rows(const fragment<N_BANDS, WIDTH> &sums, const row_values<N_BANDS> &totals, unsigned char *staging,
-                                           __nv_bfloat16 *out, int64_t stride, int first_row, int n_rows) {
+__device__ __forceinline__ void store_rows(const fragment<N_BANDS, WIDTH> &sums, const row_values<N_BANDS> &totals,
+                                           unsigned char *staging, __nv_bfloat16 *out, int64_t stride, int first_row,
+                                           int n_rows) {
     constexpr int ROW_BYTES = WIDTH * 2;
     constexpr int N_CHUNKS = WIDTH / CHUNK_SIZE;
     int lane = threadIdx.x % WARP_SIZE;
@@ -242,7 +246,8 @@ __device__ __forceinline__ void store_rows(const fragment<N_BANDS, WIDTH> &sums,
         int chunk = lane % N_CHUNKS;
         if (first_row + row < n_rows) {
             const unsigned char *from = staging + row * ROW_BYTES + (chunk ^ (row % 8)) * CHUNK_BYTES;
-            *reinterpret_cast<uint4 *>(out + (first_row + row) * stride + chunk * CHUNK_SIZE) = *reinterpret_cast<const uint4 *>(from);
+            *reinterpret_cast<uint4 *>(out + (first_row + row) * stride + chunk * CHUNK_SIZE) =
+                *reinterpret_cast<const uint4 *>(from);
         }
     }
 }
@@ -311,8 +316,8 @@ __global__ void __launch_bounds__(N_THREADS, 2) attention_kernel(attention_work 
         multiply_values<WIDTH, KEYS, N_BANDS>(sums, p, shared_v + stage);
     }
     __syncwarp();
-    store_rows<WIDTH, N_BANDS>(sums, totals, shared + warp_row * sizes::ROW_BYTES, work.out + blockIdx.y * WIDTH, work.out_stride,
-                               block_row + warp_row, work.n_rows);
+    store_rows<WIDTH, N_BANDS>(sums, totals, shared + warp_row * sizes::ROW_BYTES, work.out + blockIdx.y * WIDTH,
+                               work.out_stride, block_row + warp_row, work.n_rows);
 }
 
 static bool matrix_fits(const struct gpu_matrix *m, int64_t n_cols) {
@@ -325,9 +330,10 @@ bool gpu_attention_fits(const struct gpu_attention *a) {
         return false;
     }
     int64_t width = a->q.n_cols / a->n_heads;
-    return (width == 64 || width == 128) && matrix_fits(&a->q, a->n_heads * width) && matrix_fits(&a->out, a->n_heads * width) &&
-           matrix_fits(&a->k, a->n_kv_heads * width) && matrix_fits(&a->v, a->n_kv_heads * width) && a->q.n_rows == a->out.n_rows &&
-           a->n_keys >= 1 && a->n_keys <= a->k.n_rows && a->n_keys <= a->v.n_rows && a->scale > 0.0f;
+    return (width == 64 || width == 128) && matrix_fits(&a->q, a->n_heads * width) &&
+           matrix_fits(&a->out, a->n_heads * width) && matrix_fits(&a->k, a->n_kv_heads * width) &&
+           matrix_fits(&a->v, a->n_kv_heads * width) && a->q.n_rows == a->out.n_rows && a->n_keys >= 1 &&
+           a->n_keys <= a->k.n_rows && a->n_keys <= a->v.n_rows && a->scale > 0.0f;
 }
 
 template <int WIDTH, int ROWS, int KEYS, int STAGES>
@@ -335,11 +341,13 @@ static void launch(const struct attention_work *work, unsigned n_heads, cudaStre
     constexpr int SHARED_BYTES = tile<WIDTH, ROWS, KEYS, STAGES>::SHARED_BYTES;
     auto kernel = attention_kernel<WIDTH, ROWS, KEYS, STAGES>;
     GPU_ALLOW_SHARED(kernel, SHARED_BYTES);
-    GPU_LAUNCH(kernel, dim3((unsigned)((work->n_rows + ROWS - 1) / ROWS), n_heads), dim3(N_THREADS), SHARED_BYTES, stream, *work);
+    GPU_LAUNCH(kernel, dim3((unsigned)((work->n_rows + ROWS - 1) / ROWS), n_heads), dim3(N_THREADS), SHARED_BYTES,
+               stream, *work);
 }
 
 template <int WIDTH>
-static void launch_tiling(const struct attention_work *work, enum attention_tiling tiling, unsigned n_heads, cudaStream_t stream) {
+static void launch_tiling(const struct attention_work *work, enum attention_tiling tiling, unsigned n_heads,
+                          cudaStream_t stream) {
     switch (tiling) {
     case ATTENTION_128_64_2:
         launch<WIDTH, 128, 64, 2>(work, n_heads, stream);

@@ -1,8 +1,9 @@
-/* Instructions that C++ has no words for: matrix products of a warp, loads of their operands from shared memory, copies into shared memory
- * that run beside the computation, the hardware's exp2. Compute capability 8.0 and newer.
+/* Instructions that C++ has no words for: matrix products of a warp, loads of their operands from shared memory, copies
+ * into shared memory that run beside the computation, the hardware's exp2. Compute capability 8.0 and newer.
  *
- * Each has two bodies: the instruction itself, and one for tests/fake_cuda that does what the instruction is documented to do, lane by lane.
- * Source: PTX ISA, "Warp-level matrix instructions" (layouts of m16n8k16 and of ldmatrix) and "cp.async". */
+ * Each has two bodies: the instruction itself, and one for tests/fake_cuda that does what the instruction is documented
+ * to do, lane by lane. Source: PTX ISA, "Warp-level matrix instructions" (layouts of m16n8k16 and of ldmatrix) and
+ * "cp.async". */
 #ifndef BACKEND_CUDA_KERNELS_TENSOR_CORE_CUH
 #define BACKEND_CUDA_KERNELS_TENSOR_CORE_CUH
 
@@ -35,8 +36,8 @@ __device__ __forceinline__ float fast_exp2(float x) {
     return y;
 }
 
-/* Four 8 × 8 matrices of 16-bit elements. Lane l gives the address of 16 bytes, row l % 8 of matrix l / 8, and receives in part[m] of
- * matrix m the elements 2 · (l % 4) and the next of row l / 4. */
+/* Four 8 × 8 matrices of 16-bit elements. Lane l gives the address of 16 bytes, row l % 8 of matrix l / 8, and
+ * receives in part[m] of matrix m the elements 2 · (l % 4) and the next of row l / 4. */
 __device__ __forceinline__ void load_matrices(uint32_t (&part)[4], shared_address row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3])
@@ -50,20 +51,24 @@ __device__ __forceinline__ void load_matrices_transposed(uint32_t (&part)[4], sh
                  : "r"(row));
 }
 
-/* c [16, 8] += a [16, 16] · b [16, 8] of BF16. With g = lane / 4 and t = 2 · (lane % 4), and "and the next" understood:
+/* c [16, 8] += a [16, 16] · b [16, 8] of BF16. With g = lane / 4 and t = 2 · (lane % 4), and "and the next"
+ * understood:
  *   a[0] row g, column t    a[1] row g + 8, column t    a[2] row g, column t + 8    a[3] row g + 8, column t + 8
  *   b0   row t, column g    b1   row t + 8, column g    c[0], c[1] row g, column t  c[2], c[3] row g + 8, column t */
 __device__ __forceinline__ void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, "
+        "%2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* A thread's copies into shared memory. They are done for the whole block after every thread has waited and then the block has met. */
+/* A thread's copies into shared memory. They are done for the whole block after every thread has waited and then the
+ * block has met. */
 struct async_copies {
     /* 16 bytes from device memory, or zeros without reading; both addresses are multiples of 16. */
     __device__ __forceinline__ void copy(shared_address to, const void *from, bool is_wanted) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(is_wanted ? 16 : 0)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)),
+                     "r"(is_wanted ? 16 : 0)
                      : "memory");
     }
     /* The copies since the last call become a group. */
@@ -98,17 +103,18 @@ inline fake_parts fake_load_matrices(shared_address row, bool is_transposed) {
     if (row % 16 != 0) {
         fake_cuda_abort("%s: the address of a row is not a multiple of 16", name);
     }
-    return fake_warp<shared_address, fake_parts>(0xffffffffu, name, row, [=](const shared_address *const *rows, fake_parts *const *out) {
-        for (int i = 0; i < 32 * 4 * 2; i++) {
-            int lane = i / 8;
-            int matrix = i / 2 % 4;
-            int first = lane / 4;
-            int second = lane % 4 * 2 + i % 2;
-            const uint16_t *elements = (const uint16_t *)*rows[matrix * 8 + (is_transposed ? second : first)];
-            uint32_t element = elements[is_transposed ? first : second];
-            out[lane]->part[matrix] |= element << i % 2 * 16;
-        }
-    });
+    return fake_warp<shared_address, fake_parts>(
+        0xffffffffu, name, row, [=](const shared_address *const *rows, fake_parts *const *out) {
+            for (int i = 0; i < 32 * 4 * 2; i++) {
+                int lane = i / 8;
+                int matrix = i / 2 % 4;
+                int first = lane / 4;
+                int second = lane % 4 * 2 + i % 2;
+                const uint16_t *elements = (const uint16_t *)*rows[matrix * 8 + (is_transposed ? second : first)];
+                uint32_t element = elements[is_transposed ? first : second];
+                out[lane]->part[matrix] |= element << i % 2 * 16;
+            }
+        });
 }
 
 __device__ __forceinline__ void load_matrices(uint32_t (&part)[4], shared_address row) {
