@@ -1,7 +1,6 @@
 /* Fused attention on a real GPU: time and TFLOP/s of every tiling at the shapes that the models use, random data,
  * median of 20 runs by events; and the error of a few rows against the formula. `*` marks the tiling that
- * gpu_attention_run chooses. Usage: bench_flash [shape…], shapes by number from 0; without: all. Takes a few seconds.
- * */
+ * gpu_attention_run chooses. Usage: bench_flash [shape…], shapes by number from 0; without: all. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
