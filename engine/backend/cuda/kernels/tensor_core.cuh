@@ -41,14 +41,16 @@ __device__ __forceinline__ float fast_exp2(float x) {
 __device__ __forceinline__ void load_matrices(uint32_t (&part)[4], shared_address row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3])
-                 : "r"(row));
+                 : "r"(row)
+                 : "memory");
 }
 
 /* The same with every matrix transposed: elements of column l / 4, rows 2 · (l % 4) and the next. */
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&part)[4], shared_address row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(part[0]), "=r"(part[1]), "=r"(part[2]), "=r"(part[3])
-                 : "r"(row));
+                 : "r"(row)
+                 : "memory");
 }
 
 /* c [16, 8] += a [16, 16] · b [16, 8] of BF16. With g = lane / 4 and t = 2 · (lane % 4), and "and the next"
