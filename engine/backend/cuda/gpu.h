@@ -70,6 +70,21 @@ struct gpu_finish {
 };
 void gpu_finish_product(const struct gpu_finish *finish, cudaStream_t stream);
 
+/* ---- vector.cu: products with few rows, at the speed of memory; any size and alignment ---- */
+
+/* y = residual + gate · act(x · wᵀ + bias), fp32 throughout. x F32 or BF16 [M, K], w [N, K] packed F32 or BF16; y F32 or BF16 [M, N].
+ * bias, gate: [N] or NULL; residual: y's type, may be y, or NULL. */
+struct gpu_vector_product {
+    const struct gpu_matrix *x;
+    const void *w;
+    enum gpu_type w_type;
+    const float *bias, *gate;
+    const struct gpu_matrix *residual;
+    enum gpu_act act;
+    const struct gpu_matrix *y;
+};
+void gpu_vector_product(const struct gpu_vector_product *product, cudaStream_t stream);
+
 /* ---- quantise.cu ---- */
 
 /* Every row by its own largest magnitude; a row of zeros gets scale 1. x F32 or BF16. */
@@ -78,7 +93,7 @@ void gpu_quantise_rows(const struct gpu_matrix *x, const struct gpu_codes *codes
 /* ---- pixels.cu: pictures [Y, X, C] packed, F32 or BF16 ---- */
 
 /* Factor and summand a channel of a group norm, as GROUP_NORM in ops.h. partial: gpu_group_norm_scratch bytes. */
-size_t gpu_group_norm_scratch(int64_t n_pixels, int64_t n_groups);
+size_t gpu_group_norm_scratch(int64_t n_pixels, int64_t n_channels);
 void gpu_group_norm(const struct gpu_matrix *x, const float *weight, const float *bias, int64_t n_groups, float eps,
                     float *scale, float *shift, void *partial, cudaStream_t stream);
 /* The input of a convolution: act(x · scale + shift), every pixel `upsample` times along both sides, a border of zeros.
