@@ -2,12 +2,14 @@
  * fake_cuda_close_memory, which is around every kernel, copy and library call. So host code that looks at device memory crashes.
  *
  * Blocks begin on pages of their own, with a page between them that ASan knows as poisoned; new places are searched behind the last one,
- * so that addresses are used again late. A new block is full of NaN, in every floating type. */
+ * so that addresses are used again late. A new block is full of NaN, in every floating type: the region is a private view of a file of such
+ * bytes, over and over, so that large blocks cost what is written of them. */
 #include "fake_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -18,6 +20,8 @@
 
 #define REGION_BYTES ((size_t)64 << 30)
 #define PAGE ((size_t)4096)
+#define NAN_BYTES ((size_t)16 << 20)   /* of the file of NaN */
+#define HOST_FILL_MAX ((size_t)1 << 20) /* what is filled of new memory of the host */
 #define GRAIN ((size_t)512) /* what a block takes of the device is rounded up to it */
 
 struct device_block {
@@ -33,7 +37,8 @@ struct host_block {
 };
 
 static unsigned char *region;
-static size_t used_bytes; /* of the region: what was ever part of a block */
+static size_t mapped_bytes; /* of the region: what shows the file */
+static int nan_file = -1;
 static int n_open;
 static struct device_block *blocks; /* by offset */
 static size_t n_blocks, max_blocks, search_offset;
@@ -61,8 +66,39 @@ static void need_region(void) {
     region = pages;
 }
 
+static void need_nan_file(void) {
+    if (nan_file >= 0) {
+        return;
+    }
+    nan_file = memfd_create("nan", 0);
+    void *bytes = MAP_FAILED;
+    if (nan_file >= 0 && ftruncate(nan_file, (off_t)NAN_BYTES) == 0) {
+        bytes = mmap(NULL, NAN_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, nan_file, 0);
+    }
+    if (bytes == MAP_FAILED) {
+        fake_cuda_abort("no memory for a file of NaN");
+    }
+    memset(bytes, 0xff, NAN_BYTES);
+    (void)munmap(bytes, NAN_BYTES);
+}
+
+static void map_region(size_t size_bytes) {
+    need_nan_file();
+    for (; mapped_bytes < size_bytes; mapped_bytes += NAN_BYTES) {
+        if (mmap(region + mapped_bytes, NAN_BYTES, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, nan_file, 0) == MAP_FAILED) {
+            fake_cuda_abort("no addresses for the memory of the device");
+        }
+    }
+}
+
+/* Everything between the first block and the last. */
 static void protect(int protection) {
-    if (used_bytes > 0 && mprotect(region, used_bytes, protection) != 0) {
+    if (n_blocks == 0) {
+        return;
+    }
+    const struct device_block *last = &blocks[n_blocks - 1];
+    size_t first = blocks[0].offset;
+    if (mprotect(region + first, last->offset + get_span(last->size_bytes) - first, protection) != 0) {
         fake_cuda_abort("the memory of the device cannot be protected");
     }
 }
@@ -164,29 +200,25 @@ static void *add_block(size_t size_bytes, bool is_from_pool) {
     search_offset = offset + span;
     held_bytes += round_up(size_bytes, GRAIN);
     peak_bytes = held_bytes > peak_bytes ? held_bytes : peak_bytes;
-    if (offset + span > used_bytes) {
-        used_bytes = offset + span;
-        if (n_open > 0) {
-            protect(PROT_READ | PROT_WRITE);
-        }
-    }
+    map_region(offset + span);
     unsigned char *data = region + offset;
-    fake_cuda_open_memory();
     ASAN_UNPOISON_MEMORY_REGION(data, size_bytes);
     ASAN_POISON_MEMORY_REGION(data + size_bytes, span - size_bytes);
-    memset(data, 0xff, size_bytes);
-    fake_cuda_close_memory();
+    if (n_open > 0) {
+        protect(PROT_READ | PROT_WRITE);
+    }
     return data;
 }
 
 static void remove_block(struct device_block *block) {
     unsigned char *data = region + block->offset;
-    (void)madvise(data, get_span(block->size_bytes), MADV_DONTNEED);
+    (void)madvise(data, get_span(block->size_bytes), MADV_DONTNEED); /* NaN again */
     ASAN_POISON_MEMORY_REGION(data, get_span(block->size_bytes));
     held_bytes -= round_up(block->size_bytes, GRAIN);
     size_t index = (size_t)(block - blocks);
     n_blocks--;
     memmove(&blocks[index], &blocks[index + 1], (n_blocks - index) * sizeof *blocks);
+    search_offset = n_blocks == 0 ? 0 : search_offset;
 }
 
 /* Counts down to the allocation that is to fail. */
@@ -395,7 +427,7 @@ cudaError_t cudaHostAlloc(void **ret, size_t size_bytes, unsigned flags) {
     if (is_to_fail() || posix_memalign(&data, 512, size_bytes) != 0) {
         return fake_fail(cudaErrorMemoryAllocation);
     }
-    memset(data, 0xff, size_bytes);
+    memset(data, 0xff, size_bytes < HOST_FILL_MAX ? size_bytes : HOST_FILL_MAX);
     add_host_block(data, size_bytes, false);
     *ret = data;
     return cudaSuccess;
@@ -483,10 +515,10 @@ void fake_memory_reset(void) {
     n_blocks = max_blocks = n_host_blocks = max_host_blocks = 0;
     peak_bytes = 0;
     if (region != NULL) {
-        ASAN_UNPOISON_MEMORY_REGION(region, used_bytes);
+        ASAN_UNPOISON_MEMORY_REGION(region, mapped_bytes);
         (void)munmap(region, REGION_BYTES);
     }
     region = NULL;
-    used_bytes = search_offset = 0;
+    mapped_bytes = search_offset = 0;
     n_open = 0;
 }
