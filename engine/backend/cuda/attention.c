@@ -6,7 +6,7 @@
 
 #define BLOCK_BYTES ((size_t)256 << 20) /* scores and probabilities of a block of rows, at most */
 #define ROW_UNIT 128
-#define ALIGN_ELEMENTS 8                /* rows of BF16 that start at multiples of 16 bytes */
+#define ALIGN_ELEMENTS 8 /* rows of BF16 that start at multiples of 16 bytes */
 
 struct attention {
     const struct attention_args *args;
@@ -41,8 +41,7 @@ static bool is_aligned(const struct gpu_matrix *m) {
 /* The matrix as packed F32. */
 static enum cyi_status widen(struct cuda *c, struct gpu_matrix *m, struct cyi_error *err) {
     struct gpu_matrix wide = { NULL, GPU_F32, m->n_rows, m->n_cols, m->n_cols };
-    enum cyi_status st =
-        cuda_new_scratch(c, (size_t)m->n_rows * (size_t)m->n_cols * sizeof(float), &wide.data, err);
+    enum cyi_status st = cuda_new_scratch(c, (size_t)m->n_rows * (size_t)m->n_cols * sizeof(float), &wide.data, err);
     if (st == CYI_OK) {
         gpu_cast(m, &wide, c->stream);
         *m = wide;
@@ -75,7 +74,8 @@ static int64_t choose_rows(const struct attention *a) {
 }
 
 /* One turn of heads: head `turn` of every group. */
-static struct gemm_args score_product(const struct attention *a, int64_t turn, int64_t first, int64_t n, int64_t n_keys) {
+static struct gemm_args score_product(const struct attention *a, int64_t turn, int64_t first, int64_t n,
+                                      int64_t n_keys) {
     int64_t group = a->args->n_heads / a->args->n_kv_heads;
     return (struct gemm_args){ .type = a->type,
                                .y_type = GPU_F32,

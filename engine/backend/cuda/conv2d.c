@@ -50,7 +50,7 @@ static enum cyi_status prepare_picture(struct cuda *c, struct conv_job *job, str
                                  .y_channels = job->n_in,
                                  .scale = a->scale != NULL ? a->scale->data : NULL,
                                  .shift = a->shift != NULL ? a->shift->data : NULL,
-                                 .act = a->scale == NULL              ? GPU_ACT_NONE
+                                 .act = a->scale == NULL             ? GPU_ACT_NONE
                                         : a->in_act == ACT_SILU      ? GPU_ACT_SILU
                                         : a->in_act == ACT_GELU_TANH ? GPU_ACT_GELU_TANH
                                                                      : GPU_ACT_NONE,
@@ -153,10 +153,9 @@ enum cyi_status cuda_conv2d(struct cuda *c, const struct conv2d_args *a, struct 
     if (a->residual != NULL) {
         residual = cuda_matrix(a->residual);
     }
-    gpu_finish_product(&(struct gpu_finish){ .product = &product,
-                                             .residual = a->residual != NULL ? &residual : NULL,
-                                             .y = &out },
-                       c->stream);
+    gpu_finish_product(
+        &(struct gpu_finish){ .product = &product, .residual = a->residual != NULL ? &residual : NULL, .y = &out },
+        c->stream);
 done:
     return st;
 }

@@ -61,8 +61,8 @@ static enum cyi_status gather_rows(const struct embed_args *args, uint8_t *rows,
     for (int64_t i = 0; i < n_ids; i++) {
         int32_t id = ((const int32_t *)args->ids->data)[i];
         if (id < 0 || id >= n_rows) {
-            return error_set(err, CYI_E_SHAPE, "embed: id %" PRId32 " at place %" PRId64 " is not in a table of %" PRId64,
-                             id, i, n_rows);
+            return error_set(err, CYI_E_SHAPE,
+                             "embed: id %" PRId32 " at place %" PRId64 " is not in a table of %" PRId64, id, i, n_rows);
         }
         memcpy(rows + (size_t)i * row_bytes, tensor_row(table, id), row_bytes);
     }

@@ -102,8 +102,7 @@ static enum cyi_status run_vector(struct cuda *c, const struct linear *l, struct
 /* ---- 8-bit codes ---- */
 
 static bool wants_codes(const struct cuda *c, const struct linear *l) {
-    return l->args->is_tolerant && c->products != CUDA_PRODUCTS_PLAIN && l->k % CODE_UNIT == 0 &&
-           l->n % CODE_UNIT == 0;
+    return l->args->is_tolerant && c->products != CUDA_PRODUCTS_PLAIN && l->k % CODE_UNIT == 0 && l->n % CODE_UNIT == 0;
 }
 
 /* The rows of x as codes: the twin that their maker wrote, or new ones. */
@@ -124,8 +123,8 @@ done:
 }
 
 /* FP8: the library applies the factors, and whatever else it can; else the product alone is its part. */
-static enum cyi_status run_fp8(struct cuda *c, const struct linear *l, const struct gemm_args *codes,
-                               bool *ret_is_done, struct cyi_error *err) {
+static enum cyi_status run_fp8(struct cuda *c, const struct linear *l, const struct gemm_args *codes, bool *ret_is_done,
+                               struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     struct gemm_args all = with_everything(l, *codes);
     void *product = NULL;
