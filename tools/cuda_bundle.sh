@@ -24,8 +24,8 @@ ninja -C $build --quiet all $programs
 
 rm -rf "$outdir"
 mkdir -p "$outdir/bin" "$outdir/lib"
-plugin=$(find $build/engine -name 'libcyberimage-cuda.so')
-[ -n "$plugin" ] || { echo "the build has no libcyberimage-cuda.so" >&2; exit 1; }
+plugin=$build/libcyberimage-cuda.so
+[ -f "$plugin" ] || { echo "the build has no libcyberimage-cuda.so" >&2; exit 1; }
 tests=$(find $build/tests -type f -perm -100 \( -path '*/tests/cuda/*' -o -path '*/tests/bench/*' -o -name 'test_cuda*' -o \
     -name 'test_kernels*' -o -name 'test_flash*' -o -name 'test_gemm*' -o -name 'test_conv*' -o -name 'test_backend*' -o \
     -name 'test_ops_*' -o -name test_pipeline -o -name test_neon \) ! -name '*.so' ! -path '*fake_cuda*' ! -path '*.p/*')
