@@ -1,7 +1,7 @@
 /* Quantised twins of activations: see cuda.h. */
 #include "backend/cuda/private.h"
 
-#define MAX_TWINS 16
+#define MAX_TWINS 32
 
 struct twin {
     struct tensor of; /* data NULL: an empty place */
@@ -25,6 +25,9 @@ enum cyi_status codes_create(struct cuda *c, struct cyi_error *err) {
 }
 
 static void drop(struct cuda *c, struct twin *t) {
+    if (t->codes.data != NULL) {
+        memory_moved(c);
+    }
     memory_give(c, t->codes.data);
     memory_give(c, t->codes.scale);
     *t = (struct twin){ 0 };
@@ -77,6 +80,12 @@ void cuda_find_codes(struct cuda *c, const struct tensor *x, struct gpu_codes *r
             *ret = t->codes;
             return;
         }
+    }
+}
+
+void codes_forget(struct cuda *c) {
+    for (size_t i = 0; i < MAX_TWINS; i++) {
+        c->codes->twins[i].operation = 0;
     }
 }
 

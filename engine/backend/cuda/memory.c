@@ -21,6 +21,7 @@ struct block {
     void *data;
     size_t size_bytes;
     bool is_free;
+    bool is_of_arena;
 };
 
 struct piece {
@@ -37,7 +38,7 @@ struct cuda_memory {
     struct cyi_allocator allocator; /* for arenas */
     struct block blocks[MAX_BLOCKS];
     size_t n_blocks;
-    uint64_t max_bytes, held_bytes, used_bytes, peak_bytes;
+    uint64_t max_bytes, held_bytes, used_bytes, peak_bytes, n_moves;
     struct piece scratch[MAX_SCRATCH];
     size_t n_scratch;
     struct stage stages[N_STAGES];
@@ -95,7 +96,7 @@ static void *add_block(struct cuda_memory *m, size_t size_bytes) {
         (void)cudaGetLastError(); /* this one is dealt with */
         return NULL;
     }
-    m->blocks[m->n_blocks++] = (struct block){ data, size_bytes, false };
+    m->blocks[m->n_blocks++] = (struct block){ .data = data, .size_bytes = size_bytes };
     m->held_bytes += size_bytes;
     return data;
 }
@@ -104,6 +105,7 @@ static void *take_block(struct cuda_memory *m, size_t size_bytes) {
     struct block *b = find_free(m, size_bytes);
     if (b != NULL) {
         b->is_free = false;
+        b->is_of_arena = false;
         m->used_bytes += b->size_bytes;
         return b->data;
     }
@@ -120,6 +122,10 @@ void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
         trim(m);
         data = take_block(m, size);
     }
+    if (data == NULL && memory_release_scratch(c)) {
+        trim(m);
+        data = take_block(m, size);
+    }
     for (int round = 0; data == NULL && round < (may_evict ? 2 : 1); round++) {
         while (data == NULL && weights_evict(c, size, round == 1)) {
             trim(m);
@@ -130,19 +136,30 @@ void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
     return data;
 }
 
-void memory_give(struct cuda *c, void *block) {
-    struct cuda_memory *m = c->memory;
-    for (size_t i = 0; block != NULL && i < m->n_blocks; i++) {
-        if (m->blocks[i].data == block) {
-            m->blocks[i].is_free = true;
-            m->used_bytes -= m->blocks[i].size_bytes;
-            return;
+static struct block *find_block(struct cuda_memory *m, const void *data) {
+    for (size_t i = 0; data != NULL && i < m->n_blocks; i++) {
+        if (m->blocks[i].data == data) {
+            return &m->blocks[i];
         }
+    }
+    return NULL;
+}
+
+void memory_give(struct cuda *c, void *block) {
+    struct block *b = find_block(c->memory, block);
+    if (b != NULL) {
+        b->is_free = true;
+        c->memory->used_bytes -= b->size_bytes;
     }
 }
 
 static void *allocate(void *user, size_t size_bytes) {
-    return memory_take(user, size_bytes, true);
+    struct cuda *c = user;
+    void *data = memory_take(c, size_bytes, true);
+    if (data != NULL) {
+        find_block(c->memory, data)->is_of_arena = true;
+    }
+    return data;
 }
 
 static void release(void *user, void *block) {
@@ -157,6 +174,30 @@ uint64_t memory_get_free(const struct cuda *c) {
     return c->memory->max_bytes - c->memory->used_bytes;
 }
 
+uint64_t memory_get_max(const struct cuda *c) {
+    return c->memory->max_bytes;
+}
+
+void memory_moved(struct cuda *c) {
+    c->memory->n_moves++;
+}
+
+uint64_t memory_get_n_moves(const struct cuda *c) {
+    return c->memory->n_moves;
+}
+
+uint64_t memory_get_layout(const struct cuda *c) {
+    uint64_t sum = 0; /* in any order */
+    for (size_t i = 0; i < c->memory->n_blocks; i++) {
+        const struct block *b = &c->memory->blocks[i];
+        if (!b->is_free && b->is_of_arena) {
+            uint64_t part = (uint64_t)(uintptr_t)b->data * 0x9e3779b97f4a7c15U + b->size_bytes;
+            sum += (part ^ part >> 29) * 0xbf58476d1ce4e5b9U;
+        }
+    }
+    return sum;
+}
+
 size_t memory_get_peak(const struct cuda *c) {
     return (size_t)c->memory->peak_bytes;
 }
@@ -169,6 +210,29 @@ void memory_reset_scratch(struct cuda *c) {
     }
 }
 
+/* Gives back the pieces below a size that the current operation has not asked for. */
+static bool release_scratch(struct cuda *c, size_t below_bytes) {
+    struct cuda_memory *m = c->memory;
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_scratch; i++) {
+        if (m->scratch[i].used_bytes == 0 && m->scratch[i].size_bytes < below_bytes) {
+            memory_give(c, m->scratch[i].data);
+        } else {
+            m->scratch[n++] = m->scratch[i];
+        }
+    }
+    bool is_less = n < m->n_scratch;
+    m->n_scratch = n;
+    if (is_less) {
+        memory_moved(c);
+    }
+    return is_less;
+}
+
+bool memory_release_scratch(struct cuda *c) {
+    return release_scratch(c, SIZE_MAX);
+}
+
 void *cuda_scratch(struct cuda *c, size_t size_bytes) {
     struct cuda_memory *m = c->memory;
     size_t size = (size_bytes + BLOCK_ALIGN - 1) / BLOCK_ALIGN * BLOCK_ALIGN;
@@ -179,6 +243,8 @@ void *cuda_scratch(struct cuda *c, size_t size_bytes) {
             return p->data + p->used_bytes - size;
         }
     }
+    /* What is too small is not wanted beside something larger: sizes grow over a few operations, then stay. */
+    (void)release_scratch(c, size);
     if (m->n_scratch == MAX_SCRATCH) {
         return NULL;
     }
@@ -230,6 +296,7 @@ enum cyi_status memory_upload(struct cuda *c, const void *host, void *device, si
                               struct cyi_error *err) {
     struct cuda_memory *m = c->memory;
     enum cyi_status st = CYI_OK;
+    graphs_break(c);
     for (size_t at = 0; at < n_bytes; at += STAGE_BYTES) {
         size_t n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
         struct stage *stage;
@@ -265,6 +332,7 @@ enum cyi_status memory_upload_tensor(struct cuda *c, const struct tensor *host, 
     if (tensor_is_packed(host) && tensor_is_packed(device)) {
         return memory_upload(c, host->data, device->data, row_bytes * (size_t)n_rows, c->stream, err);
     }
+    graphs_break(c);
     TRY(check_row(row_bytes, err));
     int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
     for (int64_t r = 0; r < n_rows; r += step) {
@@ -284,6 +352,23 @@ done:
     return st;
 }
 
+static enum cyi_status download_bytes(struct cuda *c, const void *device, void *host, size_t n_bytes,
+                                      struct cyi_error *err) {
+    struct cuda_memory *m = c->memory;
+    enum cyi_status st = CYI_OK;
+    for (size_t at = 0; at < n_bytes; at += STAGE_BYTES) {
+        size_t n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
+        struct stage *stage;
+        TRY(next_stage(m, &stage, err));
+        TRY(cuda_check(cudaMemcpyAsync(stage->data, (const uint8_t *)device + at, n, cudaMemcpyDeviceToHost, c->stream),
+                       "a copy from the card", err));
+        TRY(cuda_check(cudaStreamSynchronize(c->stream), "a copy from the card", err));
+        copy_bytes(m, (uint8_t *)host + at, stage->data, n);
+    }
+done:
+    return st;
+}
+
 enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *device, const struct tensor *host,
                                        struct cyi_error *err) {
     struct cuda_memory *m = c->memory;
@@ -291,6 +376,10 @@ enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *devi
     size_t row_bytes = (size_t)tensor_n_cols(host) * size;
     int64_t n_rows = tensor_n_rows(host);
     enum cyi_status st = CYI_OK;
+    graphs_break(c);
+    if (tensor_is_packed(host) && tensor_is_packed(device)) {
+        return download_bytes(c, device->data, host->data, row_bytes * (size_t)n_rows, err);
+    }
     TRY(check_row(row_bytes, err));
     int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
     for (int64_t r = 0; r < n_rows; r += step) {
@@ -303,10 +392,6 @@ enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *devi
                                          cudaMemcpyDeviceToHost, c->stream),
                        "a copy from the card", err));
         TRY(cuda_check(cudaStreamSynchronize(c->stream), "a copy from the card", err));
-        if (tensor_is_packed(host)) {
-            copy_bytes(m, tensor_row(host, r), stage->data, (size_t)n * row_bytes);
-            continue;
-        }
         for (int64_t i = 0; i < n; i++) {
             memcpy(tensor_row(host, r + i), stage->data + (size_t)i * row_bytes, row_bytes);
         }

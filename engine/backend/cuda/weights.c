@@ -13,7 +13,8 @@
 #define SLAB_BYTES ((size_t)4 << 20) /* small weights share blocks of this size */
 #define SLAB_MAX ((size_t)64 << 10)  /* up to which a weight is small */
 #define MAX_SLABS 256
-#define STREAMING_RESERVE ((uint64_t)512 << 20) /* that stays free for activations and scratch when weights stream */
+#define STREAMING_RESERVE ((uint64_t)512 << 20) /* that stays free for activations and scratch when weights stream … */
+#define RESERVE_PART 8                          /* … but no more than one of so many parts of the memory */
 
 struct entry {
     const void *host; /* NULL: an empty place */
@@ -35,7 +36,7 @@ struct slot {
 struct cuda_weights {
     struct entry *entries;
     size_t n_places, n_entries;
-    uint64_t phase, operation, generation;
+    uint64_t phase, operation, n_losses;
     void *slabs[MAX_SLABS];
     size_t n_slabs, slab_used_bytes;
     struct slot slots[N_SLOTS];
@@ -118,8 +119,9 @@ bool weights_evict(struct cuda *c, size_t size_bytes, bool is_any_phase) {
         }
         n_given += e->size_bytes;
         memory_give(c, e->data);
+        memory_moved(c);
         e->data = NULL;
-        w->generation++;
+        w->n_losses += e->phase == w->phase ? 1 : 0;
     }
     return n_given > 0;
 }
@@ -133,8 +135,21 @@ uint64_t weights_get_evictable(const struct cuda *c) {
     return sum;
 }
 
-uint64_t weights_get_generation(const struct cuda *c) {
-    return c->weights->generation;
+uint64_t weights_get_n_losses(const struct cuda *c) {
+    return c->weights->n_losses;
+}
+
+uint64_t weights_get_phase(const struct cuda *c) {
+    return c->weights->phase;
+}
+
+void weights_renew(struct cuda *c, uint64_t phase) {
+    struct cuda_weights *w = c->weights;
+    for (size_t i = 0; i < w->n_places && phase != w->phase; i++) {
+        if (w->entries[i].phase == phase) {
+            w->entries[i].phase = w->phase;
+        }
+    }
 }
 
 /* ---- Forms ---- */
@@ -250,8 +265,10 @@ static uint8_t *take_small(struct cuda *c, size_t size_bytes) {
 
 /* Room for a weight that is to stay: what the rest of the phase needs for itself is left alone. NULL: it streams. */
 static uint8_t *take_resident(struct cuda *c, size_t size_bytes) {
-    while (memory_get_free(c) < size_bytes + STREAMING_RESERVE) {
-        if (!weights_evict(c, size_bytes, false)) {
+    uint64_t part = memory_get_max(c) / RESERVE_PART;
+    uint64_t reserve = part < STREAMING_RESERVE ? part : STREAMING_RESERVE;
+    while (memory_get_free(c) < size_bytes + reserve) {
+        if (!memory_release_scratch(c) && !weights_evict(c, size_bytes, false)) {
             return NULL;
         }
     }
@@ -299,7 +316,7 @@ static enum cyi_status stream(struct cuda *c, const struct tensor *host, enum we
     struct slot *s = NULL;
     void *data;
     enum cyi_status st = CYI_OK;
-    w->generation++; /* a recording would read the slot as it is when it is replayed */
+    w->n_losses++; /* a recording would read the slot as it is when it is replayed */
     TRY(next_slot(c, bytes_of_file(host), &s, err));
     TRY(memory_upload(c, host->data, s->data, bytes_of_file(host), w->stream, err));
     TRY(cuda_check(cudaEventRecord(s->is_filled, w->stream), "an event", err));
@@ -338,13 +355,13 @@ enum cyi_status cuda_get_weight(struct cuda *c, const struct tensor *host, enum 
     e->phase = w->phase;
     e->operation = w->operation;
     if (e->data == NULL) {
+        graphs_break(c); /* or the copy would only be recorded */
         bool is_small = size <= SLAB_MAX;
         uint8_t *data = is_small ? take_small(c, size) : take_resident(c, size);
         if (data == NULL) {
             return stream(c, host, form, size, scale_at, ret, err);
         }
         float *scale = is_codes(form) ? (float *)(void *)(data + scale_at) : NULL;
-        w->generation++;
         st = load(c, host, form, data, scale, err);
         if (st != CYI_OK) {
             if (!is_small) {
