@@ -1,11 +1,12 @@
 #!/bin/sh
 # Collects what a machine with a card, but without this one's packages and sources built, needs to run the CUDA backend's checks:
 #   tools/cuda_bundle.sh OUTDIR [MESON OPTIONS…]
-# Builds into build-bundle, then writes OUTDIR/bin (the program, the plug-in, tests, benchmarks), OUTDIR/lib (their shared libraries, less
-# the C library and NVIDIA's own) and OUTDIR/device_run.sh. The bundled model and the fixtures are not in it: tests/cuda/device_run.sh
-# takes them from the repository that it is started in. The options say where CUDA is and for which architecture to build.
+# Builds into build-bundle, then writes OUTDIR/device_run.sh and OUTDIR/bundle.tar.xz: bin (the program, the plug-in, tests, benchmarks) and
+# lib (their shared libraries, less the C library and NVIDIA's own). The bundled model and the fixtures are not in it: device_run.sh takes
+# them from the repository that it is started in. The options say where CUDA is and for which generation to build, for example
+# -Dcuda=enabled -Dgpu_archs=90 -Dgpu_include=FOLDER -Dgpu_lib=FOLDER.
 set -eu
-[ $# -ge 1 ] || { sed -n '2,6s/^# *//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,8s/^# *//p' "$0"; exit 2; }
 outdir=$1
 shift
 case $outdir in /*) ;; *) outdir=$PWD/$outdir ;; esac
@@ -16,32 +17,38 @@ build=build-bundle
 if [ -f $build/build.ninja ]; then
     [ $# -eq 0 ] || meson configure $build "$@" >/dev/null
 else
-    meson setup $build -Dbuildtype=release -Dtests=true -Donednn=disabled "$@" >/dev/null
+    meson setup $build -Dbuildtype=release -Dtests=true -Donednn=disabled "$@" >/dev/null ||
+        { tail -n 5 $build/meson-logs/meson-log.txt; exit 1; }
 fi
 programs=$(ninja -C $build -t targets all | sed -nE 's/^(tests\/(bench|cuda)\/[^:]*): (c|cpp)_LINKER$/\1/p')
 # shellcheck disable=SC2086 # a list of words
 ninja -C $build --quiet all $programs
 
 rm -rf "$outdir"
-mkdir -p "$outdir/bin" "$outdir/lib"
+mkdir -p "$outdir"
+content=$(mktemp -d)
+trap 'rm -rf "$content"' EXIT
+mkdir "$content/bin" "$content/lib"
 plugin=$build/libcyberimage-cuda.so
 [ -f "$plugin" ] || { echo "the build has no libcyberimage-cuda.so" >&2; exit 1; }
 tests=$(find $build/tests -type f -perm -100 \( -path '*/tests/cuda/*' -o -path '*/tests/bench/*' -o -name 'test_cuda*' -o \
     -name 'test_kernels*' -o -name 'test_flash*' -o -name 'test_gemm*' -o -name 'test_conv*' -o -name 'test_backend*' -o \
     -name 'test_ops_*' -o -name test_pipeline -o -name test_neon \) ! -name '*.so' ! -path '*fake_cuda*' ! -path '*.p/*')
 for file in $build/cyberimage $plugin $tests; do
-    strip -o "$outdir/bin/$(basename "$file")" "$file"
-    chmod +x "$outdir/bin/$(basename "$file")"
+    strip -o "$content/bin/$(basename "$file")" "$file"
+    chmod +x "$content/bin/$(basename "$file")"
 done
-for file in "$outdir"/bin/*; do
+for file in "$content"/bin/*; do
     ldd "$file" | awk '$2 == "=>" && $3 ~ "^/" { print $3 }'
 done | sort -u | while read -r library; do
     case $(basename "$library") in
         libc.so* | libm.so* | libdl.so* | libpthread.so* | librt.so* | libstdc++.so* | libgcc_s.so*) ;;
         libcuda*.so* | libcublas*.so* | libcudnn*.so* | libnv*.so*) ;;
-        *) strip -o "$outdir/lib/$(basename "$library")" "$library" ;;
+        *) strip -o "$content/lib/$(basename "$library")" "$library" ;;
     esac
 done
+git describe --always --dirty >"$content/version"
+# Programs that carry the same kernels lie within one window.
+tar -C "$content" -c . | xz -T 1 --lzma2=preset=6,dict=256MiB >"$outdir/bundle.tar.xz"
 cp tests/cuda/device_run.sh "$outdir/"
-git describe --always --dirty >"$outdir/version"
-du -sk "$outdir" | awk '{ printf "%.1f MiB in %s\n", $1 / 1024, $2 }'
+du -sk "$content" "$outdir" | awk '{ printf "%.1f MiB%s", $1 / 1024, NR == 1 ? ", packed " : "\n" }'

@@ -17,9 +17,15 @@
 #   sanitizer compute-sanitizer's memcheck and racecheck on one golden
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-if [ $# -gt 0 ] && [ -d "$1/bin" ]; then
+if [ $# -gt 0 ] && [ -d "$1" ]; then
     here=$(cd "$1" && pwd)
     shift
+fi
+unpacked=""
+if [ -f "$here/bundle.tar.xz" ]; then
+    unpacked=$(mktemp -d)
+    tar -xf "$here/bundle.tar.xz" -C "$unpacked" 2>/dev/null || python3 -m tarfile -e "$here/bundle.tar.xz" "$unpacked" || exit 1
+    here=$unpacked
 fi
 OUT=${OUT:-$PWD/build-device-out}
 mkdir -p "$OUT"
@@ -126,7 +132,7 @@ wait_for_klein() {
 }
 
 clean_up() {
-    rm -f "$output"
+    rm -rf "$output" "$unpacked"
     [ -n "$model_folder" ] || return 0
     [ -z "$model_job" ] || kill "$model_job" 2>/dev/null
     umount "$model_folder" 2>/dev/null
