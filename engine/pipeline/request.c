@@ -185,14 +185,18 @@ static uint64_t vae_bytes(const struct cyi_model *model, const struct job_shape 
 
 /* ---- Memory of a device ---- */
 
-/* What a device needs beside activations: workspaces of its libraries, blocks of scores, recordings. */
-#define DEVICE_RESERVE (768 * MIB)
-/* What streaming needs at least: a few of the largest matrices. */
-#define DEVICE_MIN_WEIGHTS (1024 * MIB)
+/* What a device needs beside activations: workspaces of its libraries, recordings, small weights. */
+#define DEVICE_RESERVE (192 * MIB)
+/* Scores of the VAE's attention, a block of rows at a time. */
+#define DEVICE_MAX_SCORES (384 * MIB)
 
 /* A convolution gathers its input into scratch, at most as large as the largest of the VAE's three buffers. */
 static uint64_t device_vae_bytes(const struct cyi_model *model, const struct job_shape *shape, int64_t tile) {
-    return vae_bytes(model, shape, tile) / 2 * 3;
+    int64_t side = vae_get_config(model->vae)->latent_pixels;
+    int64_t pixels = (int64_t)model->size_multiple * model->size_multiple * shape->n_rows * shape->n_cols;
+    uint64_t n_places = (uint64_t)((tile > 0 ? min_i64(tile * tile, pixels) : pixels) / (side * side));
+    uint64_t scores = n_places * n_places * 6; /* F32, and what becomes of them in BF16 */
+    return vae_bytes(model, shape, tile) / 2 * 3 + (scores < DEVICE_MAX_SCORES ? scores : DEVICE_MAX_SCORES);
 }
 
 static void plan_device(const struct cyi_model *model, struct job_shape *shape, struct cyi_memory_plan *plan) {
@@ -218,7 +222,8 @@ static void plan_device(const struct cyi_model *model, struct job_shape *shape, 
     plan->device_bytes = DEVICE_RESERVE + max_u64(encode, max_u64(denoise, decode));
     plan->streams_weights =
         DEVICE_RESERVE + encode + sets[1] > available || DEVICE_RESERVE + denoise + sets[0] > available;
-    plan->fits = plan->device_bytes + (plan->streams_weights ? DEVICE_MIN_WEIGHTS : 0) <= available;
+    /* What streams takes turns in a few places; an eighth of it is more than the largest matrices of any family. */
+    plan->fits = plan->device_bytes + (plan->streams_weights ? plan->device_weight_bytes / 8 : 0) <= available;
 }
 
 /* Host memory beside a device: latents, pixels, the prompts that are kept. */
