@@ -265,7 +265,7 @@ FAKE_INLINE float __int_as_float(int x) {
 #define __tanhf(x) tanhf(x)
 /* 0 for divisors whose magnitude is above 2^126, as the hardware. */
 FAKE_INLINE float __fdividef(float x, float y) {
-    return fabsf(y) > 8.507059173023462e37F && !std::isinf(x) && !std::isnan(y) ? 0.0F * x * y : x / y;
+    return fabsf(y) > 8.507059173023462e37F && !std::isinf(x) && std::isfinite(y) ? 0.0F * x * y : x / y;
 }
 FAKE_INLINE float __fdiv_rn(float x, float y) {
     return x / y;
