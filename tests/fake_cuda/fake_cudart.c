@@ -69,6 +69,12 @@ void fake_cuda_reset(void) {
     settings = (struct fake_settings){ .memory_bytes = DEFAULT_BYTES, .compute = DEFAULT_COMPUTE };
 }
 
+/* A plug-in leaves nothing behind. */
+__attribute__((destructor)) static void leave(void) {
+    fake_streams_reset();
+    fake_memory_reset();
+}
+
 void fake_cuda_set_memory(size_t size_bytes) {
     fake_settings()->memory_bytes = size_bytes;
 }

@@ -16,11 +16,15 @@
 #define PAGE 4096
 
 #ifdef __SANITIZE_ADDRESS__
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #define STACK_BYTES ((size_t)512 * 1024)
 #else
+#define ASAN_UNPOISON_MEMORY_REGION(address, size) ((void)(address), (void)(size))
 #define STACK_BYTES ((size_t)128 * 1024)
 #endif
+
+/* A page that faults, the stack, a page with the fiber itself. */
+#define FIBER_BYTES (STACK_BYTES + 2 * (size_t)PAGE)
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim = { 1, 1, 1 }, gridDim = { 1, 1, 1 };
@@ -137,15 +141,26 @@ static struct fiber *get_fiber(void) {
         idle = fiber->next_idle;
         return fiber;
     }
-    fiber = calloc(1, sizeof *fiber);
-    unsigned char *pages = mmap(NULL, STACK_BYTES + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (fiber == NULL || pages == MAP_FAILED || mprotect(pages, PAGE, PROT_NONE) != 0) {
+    unsigned char *pages = mmap(NULL, FIBER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED || mprotect(pages, PAGE, PROT_NONE) != 0) {
         fake_cuda_abort("no memory for the stack of a thread");
     }
+    fiber = (struct fiber *)(void *)(pages + PAGE + STACK_BYTES);
     fiber->stack = pages + PAGE;
     fiber->stack_bytes = STACK_BYTES;
     prepare_stack(fiber, run_fiber);
     return fiber;
+}
+
+/* All of them are idle when the library goes. */
+__attribute__((destructor)) static void free_fibers(void) {
+    while (idle != NULL) {
+        struct fiber *next = idle->next_idle;
+        unsigned char *pages = idle->stack - PAGE;
+        ASAN_UNPOISON_MEMORY_REGION(pages, FIBER_BYTES); /* calls stand on it, and somebody else will have the addresses */
+        (void)munmap(pages, FIBER_BYTES);
+        idle = next;
+    }
 }
 
 /* ---- The block that runs ---- */

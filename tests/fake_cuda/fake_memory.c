@@ -518,7 +518,11 @@ void fake_memory_reset(void) {
         ASAN_UNPOISON_MEMORY_REGION(region, mapped_bytes);
         (void)munmap(region, REGION_BYTES);
     }
+    if (nan_file >= 0) {
+        (void)close(nan_file);
+    }
     region = NULL;
+    nan_file = -1;
     mapped_bytes = search_offset = 0;
     n_open = 0;
 }

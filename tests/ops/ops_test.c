@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ops_device.h"
+
 #define MARGIN 5 /* columns on each side of a view: odd, so that views are badly aligned */
 
 const enum dtype ops_act_dtypes[2] = { DTYPE_F32, DTYPE_BF16 };
@@ -42,8 +44,22 @@ int ops_setup_onednn(void **state) {
     return failed;
 }
 
+/* As oneDNN, on a card or what stands for one. */
+int ops_setup_cuda(void **state) {
+    int failed = setup(state, "cuda", 1e-11, 2e-5);
+    if (failed == 0) {
+        struct ops_test *t = *state;
+        t->rounds_operands = true;
+        if (backend_choose("cuda", 0, &t->choice, NULL) == CYI_OK) {
+            t->kind = t->choice.kind;
+        }
+    }
+    return failed;
+}
+
 int ops_teardown(void **state) {
     struct ops_test *t = *state;
+    backend_choice_done(&t->choice);
     arena_free(t->arena);
     free(t);
     return 0;
@@ -272,7 +288,8 @@ static void run_with_threads(struct ops_test *t, enum op op, const void *args, i
     struct exec ex = { .arena = t->arena, .allocator = &mem_default_allocator };
     assert_int_equal(t->kind->create(&options, &ex.backend, &err), CYI_OK);
     assert_int_equal(backend_reference.create(&options, &ex.reference, &err), CYI_OK);
-    enum cyi_status st = ops_run(&ex, op, args, &err);
+    bool is_on_device = ex.backend->vtable->device != NULL;
+    enum cyi_status st = is_on_device ? ops_run_on_device(t, &ex, op, args, &err) : ops_run(&ex, op, args, &err);
     if (st == CYI_OK && ex.backend->vtable->sync != NULL) {
         st = ex.backend->vtable->sync(ex.backend, &err);
     }

@@ -2,14 +2,15 @@
  * a backend with one, two and three threads and compares with expected values in double.
  *
  * A test file has one function an operation, which walks a table of sizes: clear, make tensors, compute the expected
- * values in a naive way of its own, check. OPS_TEST makes a row a backend of it; a backend that the build lacks is
- * skipped. */
+ * values in a naive way of its own, check. OPS_TEST makes a row a backend of it; a backend that the build or the machine
+ * lacks is skipped. */
 #ifndef TESTS_OPS_TEST_H
 #define TESTS_OPS_TEST_H
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -25,6 +26,7 @@ enum layout {
 
 struct ops_test {
     const struct backend_kind *kind;
+    struct backend_choice choice; /* of a backend that is a plug-in */
     const char *backend;
     struct arena *arena;
     uint64_t random;
@@ -75,12 +77,20 @@ extern const enum dtype ops_weight_dtypes[5];
 
 int ops_setup_reference(void **state);
 int ops_setup_onednn(void **state);
+int ops_setup_cuda(void **state);
 int ops_teardown(void **state);
 
-#define OPS_TEST(function)                                                                                             \
+/* On backends in the memory of the host. */
+#define OPS_TEST_HOST(function)                                                                                        \
     { #function " [reference]", function, ops_setup_reference, ops_teardown, NULL }, {                                 \
 #function " [onednn]", function, ops_setup_onednn, ops_teardown, NULL                                          \
     }
+#define OPS_TEST(function)                                                                                             \
+    OPS_TEST_HOST(function), { #function " [cuda]", function, ops_setup_cuda, ops_teardown, NULL }
+
+/* Runs the tests; the environment variable CYI_TEST_FILTER names some of them: "*[cuda]". */
+#define ops_run_tests(tests)                                                                                           \
+    (cmocka_set_test_filter(getenv("CYI_TEST_FILTER")), cmocka_run_group_tests(tests, NULL, NULL))
 
 /* The test's own view of its state; skips when the backend is not built in. */
 struct ops_test *ops_begin(void **state);

@@ -217,5 +217,5 @@ int main(void) {
         OPS_TEST(attention_takes_many_rows),
         OPS_TEST(attention_takes_many_keys),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return ops_run_tests(tests);
 }

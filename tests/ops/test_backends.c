@@ -302,9 +302,9 @@ static void a_callback_that_says_no_cancels(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        OPS_TEST(no_memory_is_an_error_that_leaves_nothing_behind),
-        OPS_TEST(a_backend_tells_its_peak),
-        OPS_TEST(a_backend_gives_the_same_bytes_when_asked_again),
+        OPS_TEST_HOST(no_memory_is_an_error_that_leaves_nothing_behind),
+        OPS_TEST_HOST(a_backend_tells_its_peak),
+        OPS_TEST_HOST(a_backend_gives_the_same_bytes_when_asked_again),
         OPS_TEST(a_backend_describes_itself),
         { "unsupported_operations_go_to_the_reference_and_are_counted",
           unsupported_operations_go_to_the_reference_and_are_counted, ops_setup_reference, ops_teardown, NULL },
@@ -313,5 +313,5 @@ int main(void) {
         cmocka_unit_test(observers_see_stages_by_name),
         cmocka_unit_test(a_callback_that_says_no_cancels),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return ops_run_tests(tests);
 }

@@ -207,5 +207,5 @@ int main(void) {
         OPS_TEST(cast_to_bf16_rounds_half_to_even_and_keeps_nan),
         OPS_TEST(channel_affine_takes_all_types_sizes_and_places),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return ops_run_tests(tests);
 }

@@ -251,5 +251,5 @@ int main(void) {
         OPS_TEST(group_norm_takes_all_types_and_sizes),
         OPS_TEST(group_norm_keeps_its_digits_far_from_zero),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return ops_run_tests(tests);
 }
