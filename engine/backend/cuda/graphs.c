@@ -37,12 +37,13 @@ static void drop(struct recording *r) {
 }
 
 void graphs_free(struct cuda *c) {
-    graphs_break(c);
+    if (c->graphs != NULL && c->graphs->is_capturing) {
+        (void)graphs_break(c, NULL);
+    }
     for (int i = 0; c->graphs != NULL && i < MAX_GRAPHS; i++) {
         drop(&c->graphs->recordings[i]);
     }
     mem_free(c->allocator, c->graphs);
-    c->graphs = NULL;
 }
 
 /* The recording of a key; a new one in the place that was not used for longest. */
@@ -71,9 +72,9 @@ static cudaGraph_t take_graph(struct cuda *c) {
     return graph;
 }
 
-void graphs_break(struct cuda *c) {
-    if (c->graphs == NULL || !c->graphs->is_capturing) {
-        return;
+enum cyi_status graphs_break(struct cuda *c, struct cyi_error *err) {
+    if (!c->graphs->is_capturing) {
+        return CYI_OK;
     }
     cudaGraph_t graph = take_graph(c);
     c->graphs->is_broken = true;
@@ -81,6 +82,11 @@ void graphs_break(struct cuda *c) {
     if (graph != NULL) {
         (void)cudaGraphDestroy(graph);
     }
+    return error_set(err, CYI_E_UNSUPPORTED, "a step that needs a copy cannot be recorded");
+}
+
+bool graphs_is_broken(const struct cuda *c) {
+    return c->graphs->is_broken;
 }
 
 static bool has_moved(const struct cuda *c, const struct recording *r) {
@@ -91,7 +97,6 @@ enum cyi_status graphs_begin(struct cuda *c, uint64_t key, bool *ret_is_replayed
     struct cuda_graphs *all = c->graphs;
     struct recording *r = find(all, key == 0 ? 1 : key);
     enum cyi_status st = CYI_OK;
-    graphs_break(c); /* of a step that was not ended */
     r->last_use = ++all->n_uses;
     all->current = r;
     all->is_broken = false;

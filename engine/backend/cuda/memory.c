@@ -114,14 +114,26 @@ static void *take_block(struct cuda_memory *m, size_t size_bytes) {
     return data;
 }
 
-void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
-    struct cuda_memory *m = c->memory;
+static void note_peak(struct cuda_memory *m) {
+    m->peak_bytes = m->used_bytes > m->peak_bytes ? m->used_bytes : m->peak_bytes;
+}
+
+/* A block when there is one without taking anything from anybody. */
+static void *take_spare(struct cuda_memory *m, size_t size_bytes) {
     size_t size = round_size(size_bytes);
     void *data = take_block(m, size);
     if (data == NULL) {
         trim(m);
         data = take_block(m, size);
     }
+    note_peak(m);
+    return data;
+}
+
+void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
+    struct cuda_memory *m = c->memory;
+    size_t size = round_size(size_bytes);
+    void *data = take_spare(m, size_bytes);
     if (data == NULL && memory_release_scratch(c)) {
         trim(m);
         data = take_block(m, size);
@@ -132,7 +144,7 @@ void *memory_take(struct cuda *c, size_t size_bytes, bool may_evict) {
             data = take_block(m, size);
         }
     }
-    m->peak_bytes = m->used_bytes > m->peak_bytes ? m->used_bytes : m->peak_bytes;
+    note_peak(m);
     return data;
 }
 
@@ -249,8 +261,8 @@ void *cuda_scratch(struct cuda *c, size_t size_bytes) {
         return NULL;
     }
     size_t whole = size > SCRATCH_MIN ? size : SCRATCH_MIN;
-    void *data = memory_take(c, whole, true);
-    if (data == NULL && whole > size) {
+    void *data = whole > size ? take_spare(m, whole) : NULL;
+    if (data == NULL) {
         whole = size;
         data = memory_take(c, whole, true);
     }
@@ -296,7 +308,6 @@ enum cyi_status memory_upload(struct cuda *c, const void *host, void *device, si
                               struct cyi_error *err) {
     struct cuda_memory *m = c->memory;
     enum cyi_status st = CYI_OK;
-    graphs_break(c);
     for (size_t at = 0; at < n_bytes; at += STAGE_BYTES) {
         size_t n = n_bytes - at < STAGE_BYTES ? n_bytes - at : STAGE_BYTES;
         struct stage *stage;
@@ -312,7 +323,8 @@ done:
 
 enum cyi_status cuda_upload_bytes(struct cuda *c, const void *host, void *device, size_t n_bytes,
                                   struct cyi_error *err) {
-    return memory_upload(c, host, device, n_bytes, c->stream, err);
+    enum cyi_status st = graphs_break(c, err);
+    return st != CYI_OK ? st : memory_upload(c, host, device, n_bytes, c->stream, err);
 }
 
 /* Rows that fit into a stage; one row may be as long as a stage. */
@@ -329,10 +341,10 @@ enum cyi_status memory_upload_tensor(struct cuda *c, const struct tensor *host, 
     size_t row_bytes = (size_t)tensor_n_cols(host) * size;
     int64_t n_rows = tensor_n_rows(host);
     enum cyi_status st = CYI_OK;
+    (void)graphs_break(c, NULL);
     if (tensor_is_packed(host) && tensor_is_packed(device)) {
         return memory_upload(c, host->data, device->data, row_bytes * (size_t)n_rows, c->stream, err);
     }
-    graphs_break(c);
     TRY(check_row(row_bytes, err));
     int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
     for (int64_t r = 0; r < n_rows; r += step) {
@@ -376,7 +388,7 @@ enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *devi
     size_t row_bytes = (size_t)tensor_n_cols(host) * size;
     int64_t n_rows = tensor_n_rows(host);
     enum cyi_status st = CYI_OK;
-    graphs_break(c);
+    (void)graphs_break(c, NULL);
     if (tensor_is_packed(host) && tensor_is_packed(device)) {
         return download_bytes(c, device->data, host->data, row_bytes * (size_t)n_rows, err);
     }

@@ -59,8 +59,10 @@ void codes_forget(struct cuda *c); /* all of them die */
 
 enum cyi_status graphs_create(struct cuda *c, struct cyi_error *err);
 void graphs_free(struct cuda *c);
-/* Something needs the card at once, a copy for example: what is being captured is thrown away, and the step will be called again. */
-void graphs_break(struct cuda *c);
+/* Something needs the card at once, a copy for example: what is being captured is thrown away, and the step will be called again. An
+ * operation that is told so gives up with any status; the rest of the step does nothing. */
+enum cyi_status graphs_break(struct cuda *c, struct cyi_error *err);
+bool graphs_is_broken(const struct cuda *c);
 enum cyi_status graphs_begin(struct cuda *c, uint64_t key, bool *ret_is_replayed, struct cyi_error *err);
 enum cyi_status graphs_end(struct cuda *c, bool is_complete, bool *ret_is_lost, struct cyi_error *err);
 

@@ -355,7 +355,7 @@ enum cyi_status cuda_get_weight(struct cuda *c, const struct tensor *host, enum 
     e->phase = w->phase;
     e->operation = w->operation;
     if (e->data == NULL) {
-        graphs_break(c); /* or the copy would only be recorded */
+        TRY(graphs_break(c, err)); /* or the copy would only be recorded */
         bool is_small = size <= SLAB_MAX;
         uint8_t *data = is_small ? take_small(c, size) : take_resident(c, size);
         if (data == NULL) {
