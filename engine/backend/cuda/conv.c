@@ -1,5 +1,5 @@
 /* Convolutions through cuDNN: see conv.h. For every shape the first of these that the library has an engine for:
- *   a graph of everything      convolution, bias and residual in one kernel (BF16)
+ *   a graph of everything      convolution, residual and bias in one kernel
  *   a graph of the convolution, then gpu_finish_product
  *   the older calls            likewise
  * Of the engines for a large picture a later one of the heuristic's list is taken only where it is clearly faster when it runs for
@@ -70,6 +70,10 @@ static size_t get_y_bytes(const struct conv_args *a) {
 
 static size_t round_up(size_t n) {
     return (n + 511) / 512 * 512;
+}
+
+static size_t get_bias_bytes(const struct conv_args *a) {
+    return round_up((size_t)a->n_out * sizeof(float));
 }
 
 static bool is_aligned(const void *address) {
@@ -156,15 +160,15 @@ static struct key make_key(const struct conv_args *a) {
     key.stride = a->stride;
     key.has_bias = a->bias != NULL;
     key.has_residual = a->residual != NULL;
-    key.is_aligned =
-        is_aligned(a->x) && is_aligned(a->weight) && is_aligned(a->bias) && is_aligned(a->residual) && is_aligned(a->y);
+    key.is_aligned = is_aligned(a->x) && is_aligned(a->weight) && (is_aligned(a->bias) || a->type == GPU_BF16) &&
+                     is_aligned(a->residual) && is_aligned(a->y);
     return key;
 }
 
 static void plan_init(const struct conv *conv, struct plan *plan, const struct key *key, const struct conv_args *a) {
     bool has_more = a->bias != NULL || a->residual != NULL;
     *plan = (struct plan){ .key = *key };
-    if (key->is_aligned && has_more && a->type == GPU_BF16 && conv_graph_init(&plan->graph, conv->handle, a, true)) {
+    if (key->is_aligned && has_more && conv_graph_init(&plan->graph, conv->handle, a, true)) {
         plan->way = WAY_FUSED;
     } else if (key->is_aligned && conv_graph_init(&plan->graph, conv->handle, a, false)) {
         plan->way = WAY_GRAPH;
@@ -209,6 +213,23 @@ static bool is_capturing(cudaStream_t stream) {
     return cudaStreamIsCapturing(stream, &capture) != cudaSuccess || capture != cudaStreamCaptureStatusNone;
 }
 
+/* The bias as a fused graph reads it: in the picture's type, zeros for none. memory: get_bias_bytes. */
+static const void *prepare_bias(const struct conv_args *a, void *memory, cudaStream_t stream) {
+    if (a->bias != NULL && a->type == GPU_F32) {
+        return a->bias;
+    }
+    if (a->bias == NULL) {
+        (void)cudaMemsetAsync(memory, 0, get_bias_bytes(a),
+                              stream); /* a fault is the stream's: the next check finds it */
+        return memory;
+    }
+    struct gpu_matrix bias = { NULL, GPU_F32, 1, a->n_out, a->n_out };
+    struct gpu_matrix rounded = { memory, a->type, 1, a->n_out, a->n_out };
+    (void)memcpy(&bias.data, &a->bias, sizeof bias.data); /* read only */
+    gpu_cast(&bias, &rounded, stream);
+    return memory;
+}
+
 /* Milliseconds of N_RUNS runs, less than 0 when it does not run. */
 static float time_engine(const struct conv *conv, const struct plan *plan, size_t engine,
                          const struct conv_graph_data *data, cudaEvent_t events[2], cudaStream_t stream) {
@@ -235,12 +256,13 @@ static size_t choose_engine(const struct conv *conv, const struct plan *plan, co
     for (size_t i = 0; i < graph->n_plans; i++) {
         workspace_bytes = graph->workspace_bytes[i] > workspace_bytes ? graph->workspace_bytes[i] : workspace_bytes;
     }
-    size_t offset = round_up(workspace_bytes);
+    size_t offset = get_bias_bytes(a) + round_up(workspace_bytes);
     uint8_t *memory = conv->get_workspace(conv->user, offset + get_y_bytes(a));
     if (memory == NULL) {
         return 0;
     }
-    struct conv_graph_data data = { a->x, a->weight, a->bias, a->residual, memory + offset, memory };
+    struct conv_graph_data data = { a->x,        a->weight,       prepare_bias(a, memory, stream),
+                                    a->residual, memory + offset, memory + get_bias_bytes(a) };
     for (size_t i = 0; i < graph->n_plans; i++) {
         float ms = time_engine(conv, plan, i, &data, events, stream);
         if (ms >= 0.0F && (best_ms < 0.0F || ms < CLEARLY_FASTER * best_ms)) {
@@ -291,13 +313,16 @@ static void finish(const struct conv_args *a, void *product, cudaStream_t stream
         stream);
 }
 
+/* memory: the bias, the library's workspace. */
 static bool run_plan(const struct conv *conv, const struct plan *plan, const struct conv_args *a, void *y,
-                     void *workspace) {
+                     uint8_t *memory, cudaStream_t stream) {
+    uint8_t *workspace = memory + get_bias_bytes(a);
     if (plan->way == WAY_CALLS) {
         return calls_run(&plan->calls, conv->handle, a, y, workspace);
     }
+    const void *bias = plan->way == WAY_FUSED ? prepare_bias(a, memory, stream) : NULL;
     return conv_graph_run(&plan->graph, conv->handle, 0,
-                          &(struct conv_graph_data){ a->x, a->weight, a->bias, a->residual, y, workspace });
+                          &(struct conv_graph_data){ a->x, a->weight, bias, a->residual, y, workspace });
 }
 
 enum cyi_status conv_run(struct conv *conv, const struct conv_args *args, cudaStream_t stream, struct cyi_error *err) {
@@ -317,14 +342,15 @@ enum cyi_status conv_run(struct conv *conv, const struct conv_args *args, cudaSt
     tune(conv, plan, args, stream);
     bool has_finish = plan->way != WAY_FUSED && (args->bias != NULL || args->residual != NULL);
     bool has_product = has_finish && args->residual == args->y;
-    size_t offset = round_up(plan->way == WAY_CALLS ? plan->calls.workspace_bytes : plan->graph.workspace_bytes[0]);
+    size_t offset = get_bias_bytes(args) +
+                    round_up(plan->way == WAY_CALLS ? plan->calls.workspace_bytes : plan->graph.workspace_bytes[0]);
     size_t n_bytes = offset + (has_product ? get_y_bytes(args) : 0);
-    uint8_t *workspace = n_bytes > 0 ? conv->get_workspace(conv->user, n_bytes) : NULL;
-    if (n_bytes > 0 && workspace == NULL) {
+    uint8_t *memory = conv->get_workspace(conv->user, n_bytes);
+    if (memory == NULL) {
         return error_memory(err, "the workspace of a convolution", n_bytes);
     }
-    void *product = has_product ? workspace + offset : args->y;
-    if (!run_plan(conv, plan, args, product, workspace)) {
+    void *product = has_product ? memory + offset : args->y;
+    if (!run_plan(conv, plan, args, product, memory, stream)) {
         return error_set(err, CYI_E_IO,
                          "cuDNN failed at a convolution of [%" PRId64 ", %" PRId64 ", %" PRId64 "] to %" PRId64
                          " channels",

@@ -1,5 +1,7 @@
-/* A convolution as a graph: x ∗ weight [+ bias] [+ residual]. See conv_graph.h.
+/* A convolution as a graph: x ∗ weight [[+ residual] + bias]. See conv_graph.h.
  *
+ * In this order, and with a bias of the picture's type, the library has engines that are compiled already; for other graphs it would
+ * compile at run time, which takes seconds and a compiler that need not be there.
  * The library's shapes are [1, C, Y, X] whatever the order in memory; strides say that channels lie together. Sums stay F32 from the
  * convolution to the last addition, which alone rounds. */
 #include "backend/cuda/conv_graph.h"
@@ -121,29 +123,27 @@ static int64_t add_operations(struct conv_graph *graph, const struct conv_args *
     cudnnDataType_t type = a->type == GPU_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
     struct shape y_shape = { 1, a->n_out, (a->n_rows + 2 * a->pad - a->kh) / a->stride + 1,
                              (a->n_cols + 2 * a->pad - a->kw) / a->stride + 1 };
-    bool is_alone = !graph->has_bias && !graph->has_residual;
     cudnnBackendDescriptor_t x =
         add_tensor(graph, ID_X, type, (struct shape){ 1, a->n_in, a->n_rows, a->n_cols }, false);
     cudnnBackendDescriptor_t weight =
         add_tensor(graph, ID_WEIGHT, type, (struct shape){ a->n_out, a->n_in, a->kh, a->kw }, false);
     cudnnBackendDescriptor_t y = add_tensor(graph, ID_Y, type, y_shape, false);
-    cudnnBackendDescriptor_t product = is_alone ? y : add_tensor(graph, ID_PRODUCT, CUDNN_DATA_FLOAT, y_shape, true);
+    cudnnBackendDescriptor_t product =
+        graph->is_fused ? add_tensor(graph, ID_PRODUCT, CUDNN_DATA_FLOAT, y_shape, true) : y;
     int64_t n = 0;
     if (x == NULL || weight == NULL || y == NULL || product == NULL) {
         return 0;
     }
     ops[n++] = add_convolution(graph, a, x, weight, product);
-    if (graph->has_bias) {
-        cudnnBackendDescriptor_t bias =
-            add_tensor(graph, ID_BIAS, CUDNN_DATA_FLOAT, (struct shape){ 1, a->n_out, 1, 1 }, false);
-        cudnnBackendDescriptor_t sum =
-            graph->has_residual ? add_tensor(graph, ID_SUM, CUDNN_DATA_FLOAT, y_shape, true) : y;
-        ops[n++] = bias != NULL && sum != NULL ? add_addition(graph, product, bias, sum) : NULL;
-        product = sum;
-    }
     if (graph->has_residual) {
         cudnnBackendDescriptor_t residual = add_tensor(graph, ID_RESIDUAL, type, y_shape, false);
-        ops[n++] = product != NULL && residual != NULL ? add_addition(graph, product, residual, y) : NULL;
+        cudnnBackendDescriptor_t sum = add_tensor(graph, ID_SUM, CUDNN_DATA_FLOAT, y_shape, true);
+        ops[n++] = residual != NULL && sum != NULL ? add_addition(graph, product, residual, sum) : NULL;
+        product = sum;
+    }
+    if (graph->is_fused) {
+        cudnnBackendDescriptor_t bias = add_tensor(graph, ID_BIAS, type, (struct shape){ 1, a->n_out, 1, 1 }, false);
+        ops[n++] = product != NULL && bias != NULL ? add_addition(graph, product, bias, y) : NULL;
     }
     for (int64_t i = 0; i < n; i++) {
         if (ops[i] == NULL) {
@@ -225,8 +225,7 @@ static void add_plans(struct conv_graph *graph, cudnnHandle_t handle, cudnnBacke
 
 bool conv_graph_init(struct conv_graph *graph, cudnnHandle_t handle, const struct conv_args *args, bool is_fused) {
     cudnnBackendDescriptor_t ops[3];
-    *graph = (struct conv_graph){ .has_bias = is_fused && args->bias != NULL,
-                                  .has_residual = is_fused && args->residual != NULL };
+    *graph = (struct conv_graph){ .is_fused = is_fused, .has_residual = is_fused && args->residual != NULL };
     int64_t n = add_operations(graph, args, ops);
     cudnnBackendDescriptor_t all = n > 0 ? add(graph, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) : NULL;
     if (all != NULL && set(all, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle) &&
@@ -272,7 +271,7 @@ bool conv_graph_run(const struct conv_graph *graph, cudnnHandle_t handle, size_t
     const void *addresses[5] = { data->x, data->weight, data->y };
     int64_t n = 3;
     cudnnBackendDescriptor_t pack = NULL;
-    if (graph->has_bias) {
+    if (graph->is_fused) {
         ids[n] = ID_BIAS;
         addresses[n++] = data->bias;
     }
