@@ -276,7 +276,7 @@ static void open_warp(int thread) {
         if (wait->mask != own->mask) {
             return;
         }
-        if (strcmp(wait->name, own->name) != 0) {
+        if (wait->name != own->name && strcmp(wait->name, own->name) != 0) {
             fake_cuda_abort("%s: lanes of a warp meet in %s and %s", block.name, own->name, wait->name);
         }
         in[i] = wait->in;

@@ -21,7 +21,8 @@
 #define REGION_BYTES ((size_t)64 << 30)
 #define PAGE ((size_t)4096)
 #define NAN_BYTES ((size_t)16 << 20)   /* of the file of NaN */
-#define HOST_FILL_MAX ((size_t)1 << 20) /* what is filled of new memory of the host */
+#define POISON_BYTES ((size_t)64 << 10)
+#define HOST_LARGE ((size_t)1 << 20) /* from which memory of the host is pages of zeros, not a heap block of NaN: it costs less */
 #define GRAIN ((size_t)512) /* what a block takes of the device is rounded up to it */
 
 struct device_block {
@@ -210,10 +211,17 @@ static void *add_block(size_t size_bytes, bool is_from_pool) {
     return data;
 }
 
+/* The beginning and the end of a block that is gone: of large ones, every byte would take long. */
+static void poison_ends(unsigned char *data, size_t span) {
+    size_t n = span < POISON_BYTES ? span : POISON_BYTES;
+    ASAN_POISON_MEMORY_REGION(data, n);
+    ASAN_POISON_MEMORY_REGION(data + span - n, n);
+}
+
 static void remove_block(struct device_block *block) {
     unsigned char *data = region + block->offset;
     (void)madvise(data, get_span(block->size_bytes), MADV_DONTNEED); /* NaN again */
-    ASAN_POISON_MEMORY_REGION(data, get_span(block->size_bytes));
+    poison_ends(data, get_span(block->size_bytes));
     held_bytes -= round_up(block->size_bytes, GRAIN);
     size_t index = (size_t)(block - blocks);
     n_blocks--;
@@ -390,6 +398,27 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t p, size_t min_bytes_to_keep) {
 
 /* ---- Memory of the host that the device can reach ---- */
 
+static void *new_host_memory(size_t size_bytes) {
+    void *data = NULL;
+    if (size_bytes >= HOST_LARGE) {
+        size_t n = round_up(size_bytes, PAGE);
+        data = mmap(NULL, n + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        return data == MAP_FAILED || mprotect((unsigned char *)data + n, PAGE, PROT_NONE) != 0 ? NULL : data;
+    }
+    if (posix_memalign(&data, 512, size_bytes) != 0) {
+        return NULL;
+    }
+    return memset(data, 0xff, size_bytes);
+}
+
+static void free_host_memory(void *data, size_t size_bytes) {
+    if (size_bytes >= HOST_LARGE) {
+        (void)munmap(data, get_span(size_bytes));
+    } else {
+        free(data);
+    }
+}
+
 static void add_host_block(void *data, size_t size_bytes, bool is_registered) {
     if (n_host_blocks == max_host_blocks) {
         max_host_blocks = max_host_blocks * 2 + 16;
@@ -401,10 +430,13 @@ static void add_host_block(void *data, size_t size_bytes, bool is_registered) {
     host_blocks[n_host_blocks++] = (struct host_block){ data, size_bytes, is_registered };
 }
 
-/* Takes the block that begins at an address off the list. */
+/* Takes the block that begins at an address off the list; frees it unless it is somebody else's. */
 static bool remove_host_block(const void *data, bool is_registered) {
     for (size_t i = 0; i < n_host_blocks; i++) {
         if (host_blocks[i].data == data && host_blocks[i].is_registered == is_registered) {
+            if (!is_registered) {
+                free_host_memory(host_blocks[i].data, host_blocks[i].size_bytes);
+            }
             host_blocks[i] = host_blocks[--n_host_blocks];
             return true;
         }
@@ -423,11 +455,10 @@ cudaError_t cudaHostAlloc(void **ret, size_t size_bytes, unsigned flags) {
     if (size_bytes == 0) {
         return cudaSuccess;
     }
-    void *data = NULL;
-    if (is_to_fail() || posix_memalign(&data, 512, size_bytes) != 0) {
+    void *data = is_to_fail() ? NULL : new_host_memory(size_bytes);
+    if (data == NULL) {
         return fake_fail(cudaErrorMemoryAllocation);
     }
-    memset(data, 0xff, size_bytes < HOST_FILL_MAX ? size_bytes : HOST_FILL_MAX);
     add_host_block(data, size_bytes, false);
     *ret = data;
     return cudaSuccess;
@@ -452,7 +483,6 @@ cudaError_t cudaFreeHost(void *block) {
     if (!remove_host_block(block, false)) {
         fake_cuda_abort("cudaFreeHost of %p, which is no block", block);
     }
-    free(block);
     return code;
 }
 
@@ -505,7 +535,7 @@ void fake_memory_reset(void) {
     }
     for (size_t i = 0; i < n_host_blocks; i++) {
         if (!host_blocks[i].is_registered) {
-            free(host_blocks[i].data);
+            free_host_memory(host_blocks[i].data, host_blocks[i].size_bytes);
         }
     }
     free(blocks);
