@@ -1,11 +1,11 @@
 /* Prompts: see prompt.h. */
 #include "pipeline/prompt.h"
 
-#include <math.h>
 #include <sodium.h>
 #include <string.h>
 
 #include "pipeline/cache_folder.h"
+#include "pipeline/latents.h"
 #include "text/chat_template.h"
 
 #define CACHE_KIND "prompts"
@@ -58,12 +58,9 @@ static enum cyi_status compute_features(struct cyi_model *model, struct exec *ex
     if (st != CYI_OK) {
         return st;
     }
-    const float *values = features->data;
-    for (int64_t i = 0; i < tensor_n_elements(features); i++) {
-        if (!isfinite(values[i])) {
-            return error_set(err, CYI_E_NUMERIC,
-                             "the text encoder gave values that are not finite numbers: are its weights damaged?");
-        }
+    if (!latents_are_finite(features)) {
+        return error_set(err, CYI_E_NUMERIC,
+                         "the text encoder gave values that are not finite numbers: are its weights damaged?");
     }
     return CYI_OK;
 }

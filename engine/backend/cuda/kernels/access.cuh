@@ -91,6 +91,10 @@ template <bool IS_FAST> __device__ __forceinline__ void store8(__nv_bfloat16 *p,
 
 /* Vectors of channels may lie at any address of floats: the same, chosen at run time. NULL gives `otherwise`. */
 __device__ __forceinline__ void load8_or(const float *p, int at, int n, float otherwise, float v[LANES]) {
+    if (p != nullptr && n >= LANES && reinterpret_cast<uintptr_t>(p + at) % 16 == 0) {
+        load8<true>(p + at, LANES, v);
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < LANES; i++) {
         v[i] = p != nullptr && i < n ? __ldg(p + at + i) : otherwise;

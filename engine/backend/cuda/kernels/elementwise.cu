@@ -1,7 +1,9 @@
 /* What works element by element: a thread computes eight neighbours of a row. */
 #include "backend/cuda/kernels/access.cuh"
 
-enum { THREADS = 256, MAX_GRID_ROWS = 65535, N_KEPT = 8 };
+static constexpr int THREADS = 256;
+static constexpr int MAX_GRID_ROWS = 65535;
+static constexpr int N_KEPT = 8;
 
 /* body(row, column): the eight elements from there on. */
 template <typename Body> __global__ void for_rows(Body body, int64_t n_rows, int n_vectors) {

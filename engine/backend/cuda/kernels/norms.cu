@@ -39,7 +39,7 @@ template <typename X, typename Y, bool IS_FAST, bool IS_RMS, int KEPT> __global_
     const X *x = static_cast<const X *>(a.x) + (int64_t)blockIdx.x * a.x_stride;
     Y *y = static_cast<Y *>(a.y) + (int64_t)blockIdx.x * a.y_stride;
     int n_vectors = (a.n_cols + LANES - 1) / LANES;
-    float kept[KEPT > 0 ? KEPT : 1][LANES];
+    float kept[KEPT > 0 ? KEPT : 1][LANES] = {};
     /* Element i of the row's part of this thread; from memory in rows that are not kept. */
     auto row_part = [&](int i, int at) -> float * {
         if constexpr (KEPT == 0) {

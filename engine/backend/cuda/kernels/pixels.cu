@@ -3,7 +3,10 @@
 
 /* ---- Group norm ---- */
 
-enum { THREADS = 256, MAX_CHUNKS = 512, PIXELS_A_THREAD = 8, MAX_VECTORS = 32 /* of channels, in a block */ };
+static constexpr int THREADS = 256;
+static constexpr int MAX_CHUNKS = 512;
+static constexpr int PIXELS_A_THREAD = 8;
+static constexpr int MAX_VECTORS = 32; /* of channels, in a block */
 
 /* How a picture is cut for its statistics: blocks of vectors of channels, each over chunks of pixels. */
 struct cut {
