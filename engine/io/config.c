@@ -182,7 +182,7 @@ enum cyi_status config_get_ints(const struct config *config, const char *key, in
     }
     for (int is_checked = 0; is_checked < 2; is_checked++) {
         for (size_t i = 0; i < n; i++) {
-            int64_t number;
+            int64_t number = 0;
             enum cyi_status st = check_int(config, key, json_array_get(list, i), min, max, &number, err);
             if (st != CYI_OK) {
                 return st;

@@ -1,6 +1,6 @@
 /* safetensors: a header of JSON and the raw numbers behind it, used where they are mapped.
  *
- * Every rule of the format is checked at open (reference/models.md §11.2 has them in one place): header length, JSON, duplicate
+ * Every rule of the format is checked at open (tests/unit/io/test_safetensors.c breaks each): header length, JSON, duplicate
  * names, known types, offsets that are contiguous, without holes, and end with the file, sizes that equal shape × type.
  * Immutable after open, share freely. */
 #ifndef IO_SAFETENSORS_H

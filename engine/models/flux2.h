@@ -57,7 +57,7 @@ enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const 
  *   sigma    : 0…1, 1 is noise    guidance : only for models with embedded guidance
  *   velocity [N, out_channels] F32, memory of the caller
  * Reports a block to ex after each of the n_double + n_single blocks, as block first_block + i of n_blocks_all.
- * Source: reference/models.md §2.3. Checked by tests/golden/test_flux2.c. */
+ * Checked by tests/golden/test_flux2.c. */
 struct flux2_step {
     const struct tensor *x;
     float sigma, guidance;

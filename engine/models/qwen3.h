@@ -28,12 +28,14 @@ const struct weight_set *qwen3_get_weights(const struct qwen3 *model);
 
 /* One prompt.
  *   ids      [n_tokens] : padded on the right, the first n_used (1 … n_tokens) are the text; the others are never
- * looked at as keys layers              : which hidden states, by transformers' counting: 0 the embedding, k the stream
- * after k layers, n_layers the stream after the last layer and the final norm features [n_tokens, n_layers · D] F32,
- * memory of the caller: the hidden states side by side Nothing behind the last layer that is read is computed. Reports
- * a block to ex after each layer, as block first_block + i of n_blocks_all (qwen3_count_blocks gives the number for one
- * call; n_blocks_all 0: this call is everything). Errors: ARGUMENT, SHAPE (an id outside the vocabulary), MEMORY,
- * CANCELLED. Source: reference/models.md §4.1. Checked by tests/golden/test_qwen3.c. */
+ *                         looked at as keys
+ *   layers              : which hidden states, by transformers' counting: 0 the embedding, k the stream after k
+ *                         layers, the last one the stream after all layers and the final norm
+ *   features [n_tokens, n_layers · D] F32, memory of the caller: the hidden states side by side
+ * Nothing behind the last layer that is read is computed. Reports a block to ex after each layer, as block
+ * first_block + i of n_blocks_all (qwen3_count_blocks gives the number for one call; n_blocks_all 0: this call is
+ * everything). Errors: ARGUMENT, SHAPE (an id outside the vocabulary), MEMORY, CANCELLED.
+ * Checked by tests/golden/test_qwen3.c. */
 struct qwen3_prompt {
     const int32_t *ids;
     int64_t n_tokens, n_used;

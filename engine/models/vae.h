@@ -35,19 +35,20 @@ const struct vae_config *vae_get_config(const struct vae *model);
 const struct weight_set *vae_get_weights(const struct vae *model);
 
 /* How a call works.
- *   tile         : side of the tiles in pixels, a multiple of 4 · latent_pixels; 0: the picture in one piece. Pictures
- * that are not larger than a tile are one piece anyway. Tiles overlap by a quarter and are blended as the reference
- * does first_block, n_blocks_all : progress is reported after each layer (of each tile) as block first_block + i of
- * n_blocks_all; vae_count_blocks says how many one call has. n_blocks_all 0: this call is everything */
+ *   tile : side of the tiles in pixels, a multiple of 4 · latent_pixels; 0: the picture in one piece. Pictures that are
+ *          not larger than a tile are one piece anyway. Tiles overlap by a quarter and are blended as the reference does
+ *   first_block, n_blocks_all : progress is reported after each layer (of each tile) as block first_block + i of
+ *          n_blocks_all; vae_count_blocks says how many one call has. n_blocks_all 0: this call is everything */
 struct vae_options {
     int64_t tile;
     int64_t first_block, n_blocks_all;
 };
 
 /* Y and X count tokens. options may be NULL.
- *   tokens [Y·X, 4z] F32: normalised latents, row by row    pixels [16Y, 16X, 3] F32 packed, nominally -1 … 1, not
- * clamped Encoding gives the mean of the posterior. Outputs are memory of the caller. Errors: ARGUMENT (sizes), MEMORY,
- * CANCELLED. Source: reference/models.md §2.5 and §3. Checked by tests/golden/test_vae.c. */
+ *   tokens [Y·X, 4z] F32: normalised latents, row by row
+ *   pixels [16Y, 16X, 3] F32 packed, nominally -1 … 1, not clamped
+ * Encoding gives the mean of the posterior. Outputs are memory of the caller. Errors: ARGUMENT (sizes), MEMORY,
+ * CANCELLED. Checked by tests/golden/test_vae.c. */
 enum cyi_status vae_decode(const struct vae *model, struct exec *ex, const struct tensor *tokens,
                            const struct vae_options *options, struct tensor *pixels, struct cyi_error *err);
 enum cyi_status vae_encode(const struct vae *model, struct exec *ex, const struct tensor *pixels,

@@ -131,11 +131,24 @@ done:
     return st;
 }
 
-/* Copies the value of a "key: value" line. */
-static void copy_line_value(const char *line, char *value, size_t size) {
-    const char *start = strchr(line, ':') + 1;
+/* Copies what stands behind the key of a "key: value" line, without quotes, as far as there is room. */
+static void copy_line_value(const char *start, char *value, size_t size) {
     start += strspn(start, " \"'");
-    (void)snprintf(value, size, "%.*s", (int)strcspn(start, "\"'\r\n"), start);
+    size_t length = strcspn(start, "\"'\r\n");
+    length = length < size ? length : size - 1;
+    memcpy(value, start, length);
+    value[length] = '\0';
+}
+
+/* The value of a line of a card that names the licence, behind the colon; NULL for any other line. */
+static const char *find_licence(const char *line) {
+    static const char *const keys[] = { "license:", "license_name:" };
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (strncmp(line, keys[i], strlen(keys[i])) == 0) {
+            return line + strlen(keys[i]);
+        }
+    }
+    return NULL;
 }
 
 /* The licence in the head of a card: Hugging Face's README.md begins with a block between two lines of "---". */
@@ -152,8 +165,9 @@ static enum cyi_status read_card(const struct cyi_allocator *allocator, const ch
         TRY(file_read_all(allocator, path, CONFIG_MAX_BYTES, &text, &size, err));
         const char *end = strncmp(text, "---\n", 4) == 0 ? strstr(text + 4, "\n---") : NULL;
         for (const char *line = text; end != NULL && line < end; line = strchr(line, '\n') + 1) {
-            if (strncmp(line, "license:", 8) == 0 || strncmp(line, "license_name:", 13) == 0) {
-                copy_line_value(line, o->licence, sizeof o->licence);
+            const char *value = find_licence(line);
+            if (value != NULL) {
+                copy_line_value(value, o->licence, sizeof o->licence);
             }
         }
     }
