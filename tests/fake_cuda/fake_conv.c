@@ -16,8 +16,8 @@ struct conv {
     void *user;
 };
 
-enum cyi_status conv_create(const struct cyi_allocator *allocator, void *(*get_workspace)(void *user, size_t bytes), void *user,
-                            struct conv **ret_conv, struct cyi_error *err) {
+enum cyi_status conv_create(const struct cyi_allocator *allocator, void *(*get_workspace)(void *user, size_t bytes),
+                            void *user, struct conv **ret_conv, struct cyi_error *err) {
     struct conv *conv = mem_alloc_zeroed(allocator, 1, sizeof *conv);
     if (conv == NULL) {
         return error_memory(err, "convolutions on the card", sizeof *conv);
@@ -60,7 +60,8 @@ static float *unpack(enum gpu_type type, const void *data, int64_t n) {
 }
 
 /* The only loop that takes time: without the checks of every access. */
-__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) static double dot(const float *a, const float *b, int64_t n) {
+__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) static double dot(const float *a, const float *b,
+                                                                                       int64_t n) {
     double sum = 0.0;
     for (int64_t i = 0; i < n; i++) {
         sum += (double)a[i] * (double)b[i];
@@ -69,14 +70,16 @@ __attribute__((no_sanitize("address", "undefined"), optimize("O3"))) static doub
 }
 
 /* One channel of one pixel, without bias and residual. */
-static double convolve(const struct conv_args *a, const float *x, const float *weight, int64_t row, int64_t col, int64_t out) {
+static double convolve(const struct conv_args *a, const float *x, const float *weight, int64_t row, int64_t col,
+                       int64_t out) {
     double sum = 0.0;
     for (int64_t i = 0; i < a->kh; i++) {
         int64_t y = row * a->stride + i - a->pad;
         for (int64_t j = 0; j < a->kw && y >= 0 && y < a->n_rows; j++) {
             int64_t at = col * a->stride + j - a->pad;
             if (at >= 0 && at < a->n_cols) {
-                sum += dot(x + (y * a->n_cols + at) * a->n_in, weight + ((out * a->kh + i) * a->kw + j) * a->n_in, a->n_in);
+                sum += dot(x + (y * a->n_cols + at) * a->n_in, weight + ((out * a->kh + i) * a->kw + j) * a->n_in,
+                           a->n_in);
             }
         }
     }
@@ -118,10 +121,11 @@ static void check_arguments(const struct conv_args *a) {
             fake_cuda_abort("conv: argument %zu, %p, is not at a multiple of 16 bytes", i, addresses[i]);
         }
     }
-    if (a->n_rows + 2 * a->pad < a->kh || a->n_cols + 2 * a->pad < a->kw || a->stride < 1 || a->pad < 0 || a->n_in < 1 || a->n_out < 1 ||
-        (a->type != GPU_F32 && a->type != GPU_BF16)) {
-        fake_cuda_abort("conv: picture %" PRId64 " × %" PRId64 ", filter %" PRId64 " × %" PRId64 ", stride %d, pad %d, type %d", a->n_rows,
-                        a->n_cols, a->kh, a->kw, a->stride, a->pad, (int)a->type);
+    if (a->n_rows + 2 * a->pad < a->kh || a->n_cols + 2 * a->pad < a->kw || a->stride < 1 || a->pad < 0 ||
+        a->n_in < 1 || a->n_out < 1 || (a->type != GPU_F32 && a->type != GPU_BF16)) {
+        fake_cuda_abort("conv: picture %" PRId64 " × %" PRId64 ", filter %" PRId64 " × %" PRId64
+                        ", stride %d, pad %d, type %d",
+                        a->n_rows, a->n_cols, a->kh, a->kw, a->stride, a->pad, (int)a->type);
     }
 }
 
@@ -129,5 +133,6 @@ enum cyi_status conv_run(struct conv *conv, const struct conv_args *args, cudaSt
     check_arguments(args);
     struct convolution convolution = { .args = *args, .workspace = conv->get_workspace(conv->user, WORKSPACE_BYTES) };
     cudaError_t code = fake_cuda_enqueue(stream, "conv", run_convolution, &convolution, sizeof convolution);
-    return code == cudaSuccess ? CYI_OK : error_set(err, CYI_E_IO, "a convolution on the card: %s", cudaGetErrorString(code));
+    return code == cudaSuccess ? CYI_OK
+                               : error_set(err, CYI_E_IO, "a convolution on the card: %s", cudaGetErrorString(code));
 }

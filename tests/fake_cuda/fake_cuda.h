@@ -35,8 +35,9 @@ void fake_cuda_limit_gemm(enum fake_gemm_limits limits);
 
 size_t fake_cuda_get_held_bytes(void); /* device memory that is allocated now */
 size_t fake_cuda_get_peak_bytes(void);
-long fake_cuda_get_n_held(void);       /* blocks of the device and of the runtime's host memory that are allocated, streams, events, graphs */
-long fake_cuda_get_n_work(void);       /* kernels, copies and library calls that ran so far, replayed ones included */
+long fake_cuda_get_n_held(
+    void); /* blocks of the device and of the runtime's host memory that are allocated, streams, events, graphs */
+long fake_cuda_get_n_work(void); /* kernels, copies and library calls that ran so far, replayed ones included */
 bool fake_cuda_is_device_memory(const void *address);
 
 /* Tests may look at device memory between these two, when all work is done. */
@@ -47,12 +48,14 @@ void fake_cuda_close_memory(void);
 
 /* Puts run(data) on the stream, with a copy of size bytes at data, 16-byte aligned; device memory can be touched while it runs. Recorded
  * while the stream is captured. name: static storage. */
-cudaError_t fake_cuda_enqueue(cudaStream_t stream, const char *name, void (*run)(void *data), const void *data, size_t size);
+cudaError_t fake_cuda_enqueue(cudaStream_t stream, const char *name, void (*run)(void *data), const void *data,
+                              size_t size);
 /* The same for a kernel; checks the sizes of grid, block and shared memory as the hardware does. Faults become the last error. */
-void fake_cuda_launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                      void (*run)(void *data), const void *data, size_t size);
+void fake_cuda_launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block,
+                      size_t shared_bytes, void (*run)(void *data), const void *data, size_t size);
 /* Runs thread(data) for every thread of the grid (fake_device.c). */
-void fake_device_run(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(void *data), void *data);
+void fake_device_run(const char *name, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(void *data),
+                     void *data);
 /* Says what is wrong and ends the program: for what the hardware leaves undefined. */
 __attribute__((noreturn, format(printf, 1, 2))) void fake_cuda_abort(const char *format, ...);
 int fake_cuda_get_compute(void);

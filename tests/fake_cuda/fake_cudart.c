@@ -160,7 +160,8 @@ static const struct {
     { cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument" },
     { cudaErrorInvalidDevicePointer, "cudaErrorInvalidDevicePointer", "invalid device pointer" },
     { cudaErrorInvalidMemcpyDirection, "cudaErrorInvalidMemcpyDirection", "invalid copy direction for memcpy" },
-    { cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver", "CUDA driver version is insufficient for CUDA runtime version" },
+    { cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+      "CUDA driver version is insufficient for CUDA runtime version" },
     { cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable", "CUDA-capable device(s) is/are busy or unavailable" },
     { cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected" },
     { cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal" },
@@ -383,17 +384,19 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     return cudaSuccess;
 }
 
-void fake_cuda_launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
-                      void (*run)(void *data), const void *data, size_t size) {
+void fake_cuda_launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block,
+                      size_t shared_bytes, void (*run)(void *data), const void *data, size_t size) {
     if (fake_begin_call() != cudaSuccess) {
         return;
     }
     uint64_t n_threads = (uint64_t)block.x * block.y * block.z;
-    bool has_grid = grid.x >= 1 && grid.x <= 2147483647U && grid.y >= 1 && grid.y <= 65535U && grid.z >= 1 && grid.z <= 65535U;
-    bool has_block = block.x >= 1 && block.x <= 1024U && block.y >= 1 && block.y <= 1024U && block.z >= 1 && block.z <= 64U;
+    bool has_grid =
+        grid.x >= 1 && grid.x <= 2147483647U && grid.y >= 1 && grid.y <= 65535U && grid.z >= 1 && grid.z <= 65535U;
+    bool has_block =
+        block.x >= 1 && block.x <= 1024U && block.y >= 1 && block.y <= 1024U && block.z >= 1 && block.z <= 64U;
     if (!has_grid || !has_block || n_threads > 1024) {
-        (void)fprintf(stderr, "fake cuda: %s: grid (%u, %u, %u) of blocks (%u, %u, %u)\n", name, grid.x, grid.y, grid.z, block.x,
-                      block.y, block.z);
+        (void)fprintf(stderr, "fake cuda: %s: grid (%u, %u, %u) of blocks (%u, %u, %u)\n", name, grid.x, grid.y, grid.z,
+                      block.x, block.y, block.z);
         (void)fake_fail(cudaErrorInvalidConfiguration);
         return;
     }

@@ -141,7 +141,8 @@ static struct fiber *get_fiber(void) {
         idle = fiber->next_idle;
         return fiber;
     }
-    unsigned char *pages = mmap(NULL, FIBER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *pages =
+        mmap(NULL, FIBER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED || mprotect(pages, PAGE, PROT_NONE) != 0) {
         fake_cuda_abort("no memory for the stack of a thread");
     }
@@ -157,7 +158,8 @@ __attribute__((destructor)) static void free_fibers(void) {
     while (idle != NULL) {
         struct fiber *next = idle->next_idle;
         unsigned char *pages = idle->stack - PAGE;
-        ASAN_UNPOISON_MEMORY_REGION(pages, FIBER_BYTES); /* calls stand on it, and somebody else will have the addresses */
+        ASAN_UNPOISON_MEMORY_REGION(pages,
+                                    FIBER_BYTES); /* calls stand on it, and somebody else will have the addresses */
         (void)munmap(pages, FIBER_BYTES);
         idle = next;
     }
@@ -294,7 +296,8 @@ static void open_warp(int thread) {
     }
 }
 
-void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, fake_combine combine, const void *user) {
+void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, fake_combine combine,
+                    const void *user) {
     int thread = current->thread;
     if ((mask >> (thread % LANES) & 1U) == 0) {
         fake_cuda_abort("%s: %s by a lane that its mask %#x does not name", block.name, name, mask);
@@ -337,10 +340,12 @@ static void run_fiber(void) {
 static __attribute__((noreturn)) void report_deadlock(void) {
     for (int i = 0; i < block.n_threads; i++) {
         if (block.waits[i].mask != 0 || block.waits_for_block[i]) {
-            (void)fprintf(stderr, "  thread %d waits in %s\n", i, block.waits_for_block[i] ? "__syncthreads" : block.waits[i].name);
+            (void)fprintf(stderr, "  thread %d waits in %s\n", i,
+                          block.waits_for_block[i] ? "__syncthreads" : block.waits[i].name);
         }
     }
-    fake_cuda_abort("%s: the threads of block (%u, %u, %u) wait for each other", block.name, blockIdx.x, blockIdx.y, blockIdx.z);
+    fake_cuda_abort("%s: the threads of block (%u, %u, %u) wait for each other", block.name, blockIdx.x, blockIdx.y,
+                    blockIdx.z);
 }
 
 static void run_block(void) {
@@ -363,7 +368,8 @@ static void run_block(void) {
     }
 }
 
-void fake_device_run(const char *name, dim3 grid, dim3 block_size, size_t shared_bytes, void (*thread)(void *data), void *data) {
+void fake_device_run(const char *name, dim3 grid, dim3 block_size, size_t shared_bytes, void (*thread)(void *data),
+                     void *data) {
     void *shared = NULL;
     if (shared_bytes > 0 && posix_memalign(&shared, 128, shared_bytes) != 0) {
         fake_cuda_abort("%s: no memory for %zu bytes of shared memory", name, shared_bytes);

@@ -76,8 +76,8 @@ template <typename T> void fake_check_argument(const char *name, const T &value)
     if constexpr (std::is_pointer_v<T> && !std::is_function_v<std::remove_pointer_t<T>>) {
         const void *address = reinterpret_cast<const void *>(value);
         struct cudaPointerAttributes attributes;
-        if (address != nullptr &&
-            (cudaPointerGetAttributes(&attributes, address) != cudaSuccess || attributes.type == cudaMemoryTypeUnregistered)) {
+        if (address != nullptr && (cudaPointerGetAttributes(&attributes, address) != cudaSuccess ||
+                                   attributes.type == cudaMemoryTypeUnregistered)) {
             fake_cuda_abort("%s is given %p, which is not memory of the device", name, address);
         }
     } else {
@@ -87,20 +87,22 @@ template <typename T> void fake_check_argument(const char *name, const T &value)
 }
 
 template <typename... P, typename... A>
-void fake_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, void (*kernel)(P...),
-                        A &&...arguments) {
+void fake_launch_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                        void (*kernel)(P...), A &&...arguments) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel takes another number of arguments");
     static_assert((std::is_trivially_copyable_v<P> && ...), "a kernel's arguments are copied as bytes");
     static_assert(sizeof(std::tuple<P...>) <= 4096, "a kernel's arguments take 4096 bytes at most");
-    fake_kernel_call<P...> call{ kernel, std::tuple<P...>(static_cast<P>(std::forward<A>(arguments))...), grid, block, shared_bytes, name };
+    fake_kernel_call<P...> call{ kernel,       std::tuple<P...>(static_cast<P>(std::forward<A>(arguments))...),
+                                 grid,         block,
+                                 shared_bytes, name };
     std::apply([&](const auto &...argument) { (fake_check_argument(name, argument), ...); }, call.arguments);
-    fake_cuda_launch(stream, name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, fake_run_kernel<P...>, &call,
-                     sizeof call);
+    fake_cuda_launch(stream, name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes,
+                     fake_run_kernel<P...>, &call, sizeof call);
 }
 
-#define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                                         \
+#define GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                     \
     fake_launch_kernel(#kernel, grid, block, static_cast<size_t>(shared_bytes), stream, kernel, ##__VA_ARGS__)
-#define GPU_ALLOW_SHARED(kernel, bytes)                                                                                                    \
+#define GPU_ALLOW_SHARED(kernel, bytes)                                                                                \
     (void)cudaFuncSetAttribute((const void *)(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #define GPU_SHARED(type, name) type *name = reinterpret_cast<type *>(fake_shared_memory)
 
@@ -127,7 +129,8 @@ FAKE_INLINE void __threadfence() {
 
 /* What only whole warps can do: every lane of mask brings `in` and takes an Out; f(in, out) sees those of all 32 lanes, in[lane] NULL for
  * a lane that does not take part. For matrix instructions and the like. */
-template <typename In, typename Out, typename F> inline Out fake_warp(unsigned mask, const char *name, const In &in, const F &f) {
+template <typename In, typename Out, typename F>
+inline Out fake_warp(unsigned mask, const char *name, const In &in, const F &f) {
     Out out{};
     fake_sync_warp(
         mask, name, &in, &out,
@@ -154,16 +157,17 @@ template <typename T> struct fake_shuffle_in {
 };
 
 template <typename T> inline T fake_shuffle(unsigned mask, const char *name, T value, int source) {
-    return fake_warp<fake_shuffle_in<T>, T>(mask, name, fake_shuffle_in<T>{ value, source }, [name](const auto *in, auto *out) {
-        for (int i = 0; i < 32; i++) {
-            if (in[i] != nullptr && in[in[i]->source] == nullptr) {
-                fake_cuda_abort("%s: lane %d reads lane %d, which does not take part", name, i, in[i]->source);
+    return fake_warp<fake_shuffle_in<T>, T>(
+        mask, name, fake_shuffle_in<T>{ value, source }, [name](const auto *in, auto *out) {
+            for (int i = 0; i < 32; i++) {
+                if (in[i] != nullptr && in[in[i]->source] == nullptr) {
+                    fake_cuda_abort("%s: lane %d reads lane %d, which does not take part", name, i, in[i]->source);
+                }
+                if (in[i] != nullptr) {
+                    *out[i] = in[in[i]->source]->value;
+                }
             }
-            if (in[i] != nullptr) {
-                *out[i] = in[in[i]->source]->value;
-            }
-        }
-    });
+        });
 }
 
 template <typename T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
@@ -299,7 +303,10 @@ FAKE_INLINE float __saturatef(float x) {
 }
 /* NaN gives 0, what does not fit the nearest that does. */
 FAKE_INLINE int __float2int_rn(float x) {
-    return std::isnan(x) ? 0 : x >= 2147483648.0F ? INT32_MAX : x <= -2147483648.0F ? INT32_MIN : static_cast<int>(rintf(x));
+    return std::isnan(x)         ? 0
+           : x >= 2147483648.0F  ? INT32_MAX
+           : x <= -2147483648.0F ? INT32_MIN
+                                 : static_cast<int>(rintf(x));
 }
 FAKE_INLINE int __float2int_rz(float x) {
     return __float2int_rn(truncf(x));
@@ -440,7 +447,8 @@ FAKE_INLINE unsigned short fake_float_to_half(float value) {
         return static_cast<unsigned short>(sign | 0x7c00U);
     }
     int exponent = magnitude < 6.103515625e-05F ? -14 : ilogbf(magnitude);
-    unsigned steps = static_cast<unsigned>(rintf(ldexpf(magnitude, 10 - exponent))); /* the carry goes into the exponent */
+    unsigned steps =
+        static_cast<unsigned>(rintf(ldexpf(magnitude, 10 - exponent))); /* the carry goes into the exponent */
     return static_cast<unsigned short>(sign | (steps + (static_cast<unsigned>(exponent + 14) << 10)));
 }
 
@@ -494,7 +502,8 @@ typedef unsigned char __nv_fp8_storage_t;
 typedef unsigned short __nv_fp8x2_storage_t;
 
 /* To nearest, ties to even; what does not fit becomes the largest finite value (SATFINITE), else NaN (E4M3) or infinity (E5M2). */
-FAKE_INLINE __nv_fp8_storage_t __nv_cvt_float_to_fp8(float value, __nv_saturation_t saturate, __nv_fp8_interpretation_t type) {
+FAKE_INLINE __nv_fp8_storage_t __nv_cvt_float_to_fp8(float value, __nv_saturation_t saturate,
+                                                     __nv_fp8_interpretation_t type) {
     const int n_fraction = type == __NV_E4M3 ? 3 : 2;
     const int bias = type == __NV_E4M3 ? 7 : 15;
     const float largest = type == __NV_E4M3 ? 448.0F : 57344.0F;
@@ -511,17 +520,19 @@ FAKE_INLINE __nv_fp8_storage_t __nv_cvt_float_to_fp8(float value, __nv_saturatio
     if (ldexpf(steps, exponent - n_fraction) > largest) {
         return static_cast<__nv_fp8_storage_t>(sign | (type == __NV_E4M3 ? 0x7fU : 0x7cU));
     }
-    return static_cast<__nv_fp8_storage_t>(sign |
-                                           (static_cast<unsigned>(steps) + (static_cast<unsigned>(exponent + bias - 1) << n_fraction)));
+    return static_cast<__nv_fp8_storage_t>(
+        sign | (static_cast<unsigned>(steps) + (static_cast<unsigned>(exponent + bias - 1) << n_fraction)));
 }
-FAKE_INLINE __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 value, __nv_saturation_t saturate, __nv_fp8_interpretation_t type) {
+FAKE_INLINE __nv_fp8x2_storage_t __nv_cvt_float2_to_fp8x2(float2 value, __nv_saturation_t saturate,
+                                                          __nv_fp8_interpretation_t type) {
     unsigned low = __nv_cvt_float_to_fp8(value.x, saturate, type);
     unsigned high = __nv_cvt_float_to_fp8(value.y, saturate, type);
     return static_cast<__nv_fp8x2_storage_t>(low | high << 8);
 }
 FAKE_INLINE __half_raw __nv_cvt_fp8_to_halfraw(__nv_fp8_storage_t code, __nv_fp8_interpretation_t type) {
     if (type == __NV_E5M2) {
-        return __half_raw{ static_cast<unsigned short>((code & 0x7fU) > 0x7cU ? 0x7fffU : static_cast<unsigned>(code) << 8) };
+        return __half_raw{ static_cast<unsigned short>((code & 0x7fU) > 0x7cU ? 0x7fffU
+                                                                              : static_cast<unsigned>(code) << 8) };
     }
     unsigned exponent = (code >> 3) & 0xfU;
     unsigned fraction = code & 7U;

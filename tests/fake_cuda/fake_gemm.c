@@ -16,8 +16,8 @@ struct gemm {
     size_t workspace_bytes;
 };
 
-enum cyi_status gemm_create(const struct cyi_allocator *allocator, void *workspace, size_t workspace_bytes, struct gemm **ret_gemm,
-                            struct cyi_error *err) {
+enum cyi_status gemm_create(const struct cyi_allocator *allocator, void *workspace, size_t workspace_bytes,
+                            struct gemm **ret_gemm, struct cyi_error *err) {
     struct gemm *gemm = mem_alloc_zeroed(allocator, 1, sizeof *gemm);
     if (gemm == NULL) {
         return error_memory(err, "matrix products on the card", sizeof *gemm);
@@ -84,11 +84,12 @@ bool gemm_can(struct gemm *gemm, const struct gemm_args *a) {
     if (!has_right_types(a) || (is_code(a->type) && !has_right_codes(a))) {
         return false;
     }
-    if (has_factors && (a->type != GPU_F8_E4M3 || a->x_scale == NULL || a->w_scale == NULL || fake_cuda_get_compute() < 90 ||
-                        a->gate != NULL)) {
+    if (has_factors && (a->type != GPU_F8_E4M3 || a->x_scale == NULL || a->w_scale == NULL ||
+                        fake_cuda_get_compute() < 90 || a->gate != NULL)) {
         return false; /* factors of rows, and a vector for alpha, are one or the other */
     }
-    if ((has_extras && a->type == GPU_I8) || (a->gate != NULL && a->bias != NULL) || (a->residual != NULL && a->n_batch > 1)) {
+    if ((has_extras && a->type == GPU_I8) || (a->gate != NULL && a->bias != NULL) ||
+        (a->residual != NULL && a->n_batch > 1)) {
         return false; /* the library adds the bias behind the factor: not what an operation wants */
     }
     if (limits != FAKE_GEMM_ALL && (has_extras || has_factors)) {
@@ -129,7 +130,8 @@ static void store(enum gpu_type type, void *data, int64_t i, double value) {
 }
 
 /* n rows of k floats, packed. */
-static float *unpack(enum gpu_type type, const void *data, int64_t first, int64_t n, int64_t k, int64_t stride, int64_t step) {
+static float *unpack(enum gpu_type type, const void *data, int64_t first, int64_t n, int64_t k, int64_t stride,
+                     int64_t step) {
     float *floats = malloc((size_t)(n * k) * sizeof *floats);
     if (floats == NULL) {
         fake_cuda_abort("gemm: no memory");
@@ -143,7 +145,8 @@ static float *unpack(enum gpu_type type, const void *data, int64_t first, int64_
 }
 
 /* The only loop that takes time: without the checks of every access. */
-__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) static double dot(const float *a, const float *b, int64_t n) {
+__attribute__((no_sanitize("address", "undefined"), optimize("O3"))) static double dot(const float *a, const float *b,
+                                                                                       int64_t n) {
     double sums[4] = { 0 };
     int64_t i = 0;
     for (; i + 4 <= n; i += 4) {
@@ -173,7 +176,8 @@ static void run_product(void *data) {
     }
     for (int64_t batch = 0; batch < a->n_batch; batch++) {
         float *x = unpack(a->type, a->x, batch * a->x_batch, a->m, a->k, a->x_stride, 1);
-        float *w = unpack(a->type, a->w, batch * a->w_batch, a->n, a->k, a->is_w_kn ? 1 : a->w_stride, a->is_w_kn ? a->w_stride : 1);
+        float *w = unpack(a->type, a->w, batch * a->w_batch, a->n, a->k, a->is_w_kn ? 1 : a->w_stride,
+                          a->is_w_kn ? a->w_stride : 1);
         for (int64_t i = 0; i < a->m * a->n; i++) {
             store_element(a, batch, i / a->n, i % a->n, dot(x + i / a->n * a->k, w + i % a->n * a->k, a->k));
         }
@@ -190,22 +194,24 @@ static void check_addresses(const struct gemm_args *a) {
         }
     }
     int64_t w_cols = a->is_w_kn ? a->n : a->k;
-    if (a->m < 1 || a->n < 1 || a->k < 1 || a->n_batch < 1 || a->x_stride < a->k || a->w_stride < w_cols || a->y_stride < a->n ||
-        (a->residual != NULL && a->residual_stride < a->n)) {
-        fake_cuda_abort("gemm: strides of x %" PRId64 ", w %" PRId64 ", y %" PRId64 ", residual %" PRId64 " with M %" PRId64
-                        ", N %" PRId64 ", K %" PRId64,
+    if (a->m < 1 || a->n < 1 || a->k < 1 || a->n_batch < 1 || a->x_stride < a->k || a->w_stride < w_cols ||
+        a->y_stride < a->n || (a->residual != NULL && a->residual_stride < a->n)) {
+        fake_cuda_abort("gemm: strides of x %" PRId64 ", w %" PRId64 ", y %" PRId64 ", residual %" PRId64
+                        " with M %" PRId64 ", N %" PRId64 ", K %" PRId64,
                         a->x_stride, a->w_stride, a->y_stride, a->residual_stride, a->m, a->n, a->k);
     }
 }
 
 enum cyi_status gemm_run(struct gemm *gemm, const struct gemm_args *args, cudaStream_t stream, struct cyi_error *err) {
     if (!gemm_can(gemm, args)) {
-        return error_set(err, CYI_E_UNSUPPORTED, "a product of %" PRId64 " × %" PRId64 " × %" PRId64 " is not supported", args->m,
-                         args->n, args->k);
+        return error_set(err, CYI_E_UNSUPPORTED,
+                         "a product of %" PRId64 " × %" PRId64 " × %" PRId64 " is not supported", args->m, args->n,
+                         args->k);
     }
     check_addresses(args);
     struct product product = { .args = *args, .spoiled = gemm->workspace };
     product.spoiled_bytes = gemm->workspace_bytes < SPOILED_BYTES ? gemm->workspace_bytes : SPOILED_BYTES;
     cudaError_t code = fake_cuda_enqueue(stream, "gemm", run_product, &product, sizeof product);
-    return code == cudaSuccess ? CYI_OK : error_set(err, CYI_E_IO, "a product on the card: %s", cudaGetErrorString(code));
+    return code == cudaSuccess ? CYI_OK
+                               : error_set(err, CYI_E_IO, "a product on the card: %s", cudaGetErrorString(code));
 }

@@ -20,9 +20,10 @@
 
 #define REGION_BYTES ((size_t)64 << 30)
 #define PAGE ((size_t)4096)
-#define NAN_BYTES ((size_t)16 << 20)   /* of the file of NaN */
+#define NAN_BYTES ((size_t)16 << 20) /* of the file of NaN */
 #define POISON_BYTES ((size_t)64 << 10)
-#define HOST_LARGE ((size_t)1 << 20) /* from which memory of the host is pages of zeros, not a heap block of NaN: it costs less */
+#define HOST_LARGE                                                                                                     \
+    ((size_t)1 << 20) /* from which memory of the host is pages of zeros, not a heap block of NaN: it costs less */
 #define GRAIN ((size_t)512) /* what a block takes of the device is rounded up to it */
 
 struct device_block {
@@ -86,7 +87,8 @@ static void need_nan_file(void) {
 static void map_region(size_t size_bytes) {
     need_nan_file();
     for (; mapped_bytes < size_bytes; mapped_bytes += NAN_BYTES) {
-        if (mmap(region + mapped_bytes, NAN_BYTES, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, nan_file, 0) == MAP_FAILED) {
+        if (mmap(region + mapped_bytes, NAN_BYTES, PROT_NONE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, nan_file, 0) ==
+            MAP_FAILED) {
             fake_cuda_abort("no addresses for the memory of the device");
         }
     }

@@ -263,7 +263,8 @@ static cudaError_t push(struct CUstream_st *stream, struct work *work) {
     return fake_get_sticky();
 }
 
-cudaError_t fake_cuda_enqueue(cudaStream_t stream, const char *name, void (*run)(void *data), const void *data, size_t size) {
+cudaError_t fake_cuda_enqueue(cudaStream_t stream, const char *name, void (*run)(void *data), const void *data,
+                              size_t size) {
     cudaError_t code = fake_begin_call();
     struct CUstream_st *found = find_stream(stream);
     if (code != cudaSuccess || found == NULL) {
@@ -326,7 +327,8 @@ static cudaError_t check_side(const void *address, size_t extent, bool is_device
 
 /* Lazily, memory that the runtime does not know behaves as on the real device: such a source is read before the call returns, such a
  * target is written. */
-static cudaError_t queue_copy(const struct copy *copy, enum cudaMemcpyKind kind, cudaStream_t stream, bool is_synchronous) {
+static cudaError_t queue_copy(const struct copy *copy, enum cudaMemcpyKind kind, cudaStream_t stream,
+                              bool is_synchronous) {
     cudaError_t code = fake_begin_call();
     struct CUstream_st *found = find_stream(stream);
     if (code != cudaSuccess || copy->width_bytes == 0 || copy->n_rows == 0) {
@@ -338,12 +340,15 @@ static cudaError_t queue_copy(const struct copy *copy, enum cudaMemcpyKind kind,
     if (copy->width_bytes > copy->to_pitch || copy->width_bytes > copy->from_pitch) {
         return fake_fail(cudaErrorInvalidValue);
     }
-    bool is_from_device = kind == cudaMemcpyDefault ? fake_memory_is_in_region(copy->from)
-                                                    : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    bool is_from_device = kind == cudaMemcpyDefault
+                              ? fake_memory_is_in_region(copy->from)
+                              : kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     bool is_to_device = kind == cudaMemcpyDefault ? fake_memory_is_in_region(copy->to)
                                                   : kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     code = check_side(copy->from, get_extent(copy->from_pitch, copy->width_bytes, copy->n_rows), is_from_device);
-    code = code == cudaSuccess ? check_side(copy->to, get_extent(copy->to_pitch, copy->width_bytes, copy->n_rows), is_to_device) : code;
+    code = code == cudaSuccess
+               ? check_side(copy->to, get_extent(copy->to_pitch, copy->width_bytes, copy->n_rows), is_to_device)
+               : code;
     if (code != cudaSuccess) {
         return code;
     }
@@ -370,17 +375,18 @@ static cudaError_t queue_copy(const struct copy *copy, enum cudaMemcpyKind kind,
     return code;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size_bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t size_bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream) {
     return queue_copy(&(struct copy){ to, from, size_bytes, size_bytes, size_bytes, 1 }, kind, stream, false);
 }
 
-cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width_bytes, size_t n_rows,
-                              enum cudaMemcpyKind kind, cudaStream_t stream) {
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width_bytes,
+                              size_t n_rows, enum cudaMemcpyKind kind, cudaStream_t stream) {
     return queue_copy(&(struct copy){ to, from, to_pitch, from_pitch, width_bytes, n_rows }, kind, stream, false);
 }
 
-cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width_bytes, size_t n_rows,
-                         enum cudaMemcpyKind kind) {
+cudaError_t cudaMemcpy2D(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width_bytes,
+                         size_t n_rows, enum cudaMemcpyKind kind) {
     cudaError_t code = fake_forbid_in_capture(true);
     return code != cudaSuccess
                ? code
@@ -404,7 +410,8 @@ static void run_fill(void *data) {
     }
 }
 
-cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width_bytes, size_t n_rows, cudaStream_t stream) {
+cudaError_t cudaMemset2DAsync(void *to, size_t pitch, int value, size_t width_bytes, size_t n_rows,
+                              cudaStream_t stream) {
     cudaError_t code = fake_begin_call();
     if (code != cudaSuccess || width_bytes == 0 || n_rows == 0) {
         return code;
@@ -625,7 +632,8 @@ cudaError_t cudaEventElapsedTime(float *ret_ms, cudaEvent_t start, cudaEvent_t e
     if (code != cudaSuccess) {
         return code;
     }
-    if (start == NULL || end == NULL || start->has_no_time || end->has_no_time || start->n_recorded == 0 || end->n_recorded == 0) {
+    if (start == NULL || end == NULL || start->has_no_time || end->has_no_time || start->n_recorded == 0 ||
+        end->n_recorded == 0) {
         return fake_fail(cudaErrorInvalidResourceHandle);
     }
     if (start->n_done < start->n_recorded || end->n_done < end->n_recorded) {

@@ -135,7 +135,8 @@ static void copies_beyond_blocks_are_refused(void **state) {
     (void)state;
     float host[8] = { 0 };
     float *x = new_floats(4);
-    assert_int_equal(cudaMemcpyAsync(x, host, 5 * sizeof(float), cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
+    assert_int_equal(cudaMemcpyAsync(x, host, 5 * sizeof(float), cudaMemcpyHostToDevice, stream),
+                     cudaErrorInvalidValue);
     assert_int_equal(cudaMemcpyAsync(host, host, 4, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
     assert_int_equal(cudaMemcpyAsync(host, x, 4, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
     assert_int_equal(cudaMemcpy2DAsync(x, 4, host, 4, 8, 1, cudaMemcpyHostToDevice, stream), cudaErrorInvalidValue);
@@ -176,7 +177,8 @@ static void pinned_memory_is_read_late(void **state) {
     OK(cudaFreeHost(pinned));
     float registered = 3.0F;
     OK(cudaHostRegister(&registered, sizeof registered, cudaHostRegisterDefault));
-    assert_int_equal(cudaHostRegister(&registered, sizeof registered, cudaHostRegisterDefault), cudaErrorHostMemoryAlreadyRegistered);
+    assert_int_equal(cudaHostRegister(&registered, sizeof registered, cudaHostRegisterDefault),
+                     cudaErrorHostMemoryAlreadyRegistered);
     OK(cudaMemcpyAsync(x, &registered, sizeof(float), cudaMemcpyHostToDevice, stream));
     registered = 4.0F;
     OK(cudaHostUnregister(&registered));
@@ -357,8 +359,10 @@ static void the_device_is_what_it_was_set_to(void **state) {
     (void)cudaGetLastError();
 }
 
-#define EAGER(function) { #function, function, setup, teardown, NULL }
-#define LAZY(function) { #function " lazily", function, setup_lazy, teardown, NULL }
+#define EAGER(function)                                                                                                \
+    { #function, function, setup, teardown, NULL }
+#define LAZY(function)                                                                                                 \
+    { #function " lazily", function, setup_lazy, teardown, NULL }
 #define BOTH(function) EAGER(function), LAZY(function)
 
 int main(void) {

@@ -185,7 +185,8 @@ static void conversions_round_as_the_hardware(void **state) {
         assert_true(isnan(x) ? isnan(test_round_half(x)) : test_round_half(x) == x);
     }
     assert_true(test_round_half(65519.0F) == 65504.0F && isinf(test_round_half(65520.0F)));
-    assert_true(test_round_half(1.0F + 1.0F / 2048.0F) == 1.0F && test_round_half(1.0F + 3.0F / 2048.0F) == 1.0F + 2.0F / 1024.0F);
+    assert_true(test_round_half(1.0F + 1.0F / 2048.0F) == 1.0F &&
+                test_round_half(1.0F + 3.0F / 2048.0F) == 1.0F + 2.0F / 1024.0F);
     for (int i = 0; i < 256; i++) {
         float e4m3 = float_from_e4m3((uint8_t)i);
         float e5m2 = float_from_e5m2((uint8_t)i);
@@ -200,7 +201,8 @@ static void conversions_round_as_the_hardware(void **state) {
             assert_true(test_round_fp8(-(e4m3 + next) / 2.0F, 0) == -(i % 2 == 0 ? e4m3 : next));
         }
     }
-    assert_true(test_round_fp8(1e9F, 0) == 448.0F && test_round_fp8(-INFINITY, 0) == -448.0F && isnan(test_round_fp8(NAN, 0)));
+    assert_true(test_round_fp8(1e9F, 0) == 448.0F && test_round_fp8(-INFINITY, 0) == -448.0F &&
+                isnan(test_round_fp8(NAN, 0)));
 }
 
 /* Does it end the program? Asked in a child, which says nothing. */

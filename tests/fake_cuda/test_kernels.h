@@ -31,8 +31,8 @@ enum test_fault {
     FAULT_READS_ABSENT,    /* a shuffle from a lane that does not take part */
     FAULT_MEETS_ELSEWHERE, /* lanes of a warp in different collectives */
     FAULT_NOT_IN_MASK,
-    FAULT_BEYOND_SHARED,   /* found by ASan */
-    FAULT_BEYOND_BLOCK     /* found by ASan */
+    FAULT_BEYOND_SHARED, /* found by ASan */
+    FAULT_BEYOND_BLOCK   /* found by ASan */
 };
 void test_run_fault(enum test_fault fault, float *x, cudaStream_t stream);
 

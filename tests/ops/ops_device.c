@@ -7,7 +7,8 @@
 #define MAX_FIELDS 7
 #define FIELD(struct_name, field) (offsetof(struct struct_name, field) + 1) /* 0: none */
 static const size_t fields[N_OPS][MAX_FIELDS] = {
-    [OP_LINEAR] = { FIELD(linear_args, x), FIELD(linear_args, gate), FIELD(linear_args, residual), FIELD(linear_args, y) },
+    [OP_LINEAR] = { FIELD(linear_args, x), FIELD(linear_args, gate), FIELD(linear_args, residual),
+                    FIELD(linear_args, y) },
     [OP_LAYER_NORM] = { FIELD(layer_norm_args, x), FIELD(layer_norm_args, scale), FIELD(layer_norm_args, shift),
                         FIELD(layer_norm_args, y) },
     [OP_RMS_NORM] = { FIELD(rms_norm_args, x), FIELD(rms_norm_args, y) },
@@ -38,7 +39,8 @@ struct twin {
     struct tensor host, device;
 };
 
-static enum cyi_status make_twins(const struct ops_test *t, struct exec *ex, struct twin *twins, struct cyi_error *err) {
+static enum cyi_status make_twins(const struct ops_test *t, struct exec *ex, struct twin *twins,
+                                  struct cyi_error *err) {
     for (int i = 0; i < t->n_tensors; i++) {
         const struct tensor *tensor = &t->tensors[i].tensor;
         int64_t n = (int64_t)t->tensors[i].size_bytes;
@@ -69,7 +71,8 @@ static void *translate(const struct ops_test *t, const struct twin *twins, const
     return NULL;
 }
 
-enum cyi_status ops_run_on_device(struct ops_test *t, struct exec *ex, enum op op, const void *args, struct cyi_error *err) {
+enum cyi_status ops_run_on_device(struct ops_test *t, struct exec *ex, enum op op, const void *args,
+                                  struct cyi_error *err) {
     const struct device_vtable *device = ex->backend->vtable->device;
     struct twin twins[OPS_MAX_TENSORS];
     struct tensor translated[MAX_FIELDS];

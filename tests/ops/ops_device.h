@@ -6,6 +6,7 @@
 
 /* As ops_run, with every tensor of the test copied to the device before and back after it, gaps and margins included: views of one piece
  * of memory are views of one piece there. Weights, biases, tables and ids stay where they are. */
-enum cyi_status ops_run_on_device(struct ops_test *t, struct exec *ex, enum op op, const void *args, struct cyi_error *err);
+enum cyi_status ops_run_on_device(struct ops_test *t, struct exec *ex, enum op op, const void *args,
+                                  struct cyi_error *err);
 
 #endif

@@ -86,7 +86,9 @@ int ops_teardown(void **state);
 #function " [onednn]", function, ops_setup_onednn, ops_teardown, NULL                                          \
     }
 #define OPS_TEST(function)                                                                                             \
-    OPS_TEST_HOST(function), { #function " [cuda]", function, ops_setup_cuda, ops_teardown, NULL }
+    OPS_TEST_HOST(function), {                                                                                         \
+#function " [cuda]", function, ops_setup_cuda, ops_teardown, NULL                                              \
+    }
 
 /* Runs the tests; the environment variable CYI_TEST_FILTER names some of them: "*[cuda]". */
 #define ops_run_tests(tests)                                                                                           \
