@@ -1,6 +1,7 @@
 /* Runs the threads of a block on one thread of the processor, as fibers.
  *
- * A thread runs until it has to wait for others. Then the fiber goes on with the next one that can run: a thread whose wait is over, else one
+ * A thread runs until it has to wait for others. Then the fiber goes on with the next one that can run: a thread
+ * whose wait is over, else one
  * that has not begun (on an idle fiber, or a new one). A thread that ends without waiting leaves its fiber to the next thread without any
  * switch, so kernels without synchronisation run as loops. When nothing can run and threads are left, they wait for each other. */
 #include "fake_cuda.h"

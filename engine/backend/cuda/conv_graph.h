@@ -26,7 +26,8 @@ struct conv_graph_data {
     void *y, *workspace;
 };
 
-/* is_fused: a bias, and the residual if there is one, are part of the graph; else it is the convolution alone. false: the library has no engine that
+/* is_fused: a bias, and the residual if there is one, are part of the graph; else it is the convolution alone.
+ * false: the library has no engine that
  * computes it as it must be (fp32 sums, F32 without TF32, the same bits every time); then nothing is held. */
 bool conv_graph_init(struct conv_graph *graph, cudnnHandle_t handle, const struct conv_args *args, bool is_fused);
 void conv_graph_done(struct conv_graph *graph);
