@@ -187,7 +187,7 @@ static struct {
     bool waits_for_block[MAX_THREADS];
     int n_at_barrier, count, last_count;
     struct lane_wait waits[MAX_THREADS];
-    unsigned alive[MAX_THREADS / LANES];
+    unsigned alive[MAX_THREADS / LANES], waiting[MAX_THREADS / LANES]; /* lanes of every warp */
     int ready[MAX_THREADS]; /* a ring */
     int first_ready, n_ready;
 } block;
@@ -269,6 +269,9 @@ static void open_warp(int thread) {
     int first = thread / LANES * LANES;
     const struct lane_wait *own = &block.waits[thread];
     unsigned group = own->mask & block.alive[thread / LANES];
+    if ((block.waiting[thread / LANES] & group) != group) {
+        return;
+    }
     const void *in[LANES] = { NULL };
     void *out[LANES] = { NULL };
     for (int i = 0; i < LANES; i++) {
@@ -292,6 +295,7 @@ static void open_warp(int thread) {
         int lane = block.is_reversed ? LANES - 1 - i : i;
         if ((group >> lane & 1U) != 0) {
             block.waits[first + lane].mask = 0;
+            block.waiting[thread / LANES] &= ~(1U << lane);
             push_ready(first + lane);
         }
     }
@@ -304,6 +308,7 @@ void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, 
         fake_cuda_abort("%s: %s by a lane that its mask %#x does not name", block.name, name, mask);
     }
     block.waits[thread] = (struct lane_wait){ mask, name, in, out, combine, user };
+    block.waiting[thread / LANES] |= 1U << (thread % LANES);
     open_warp(thread);
     wait_for_others();
 }
@@ -314,7 +319,7 @@ static void end_thread(void) {
     int warp = thread / LANES;
     block.alive[warp] &= ~(1U << (thread % LANES));
     block.n_ended++;
-    for (int i = warp * LANES; i < (warp + 1) * LANES; i++) {
+    for (int i = warp * LANES; block.waiting[warp] != 0 && i < (warp + 1) * LANES; i++) {
         if (block.waits[i].mask != 0) {
             open_warp(i);
         }
