@@ -54,7 +54,7 @@ enum cyi_status cuda_group_norm(struct cuda *c, const struct group_norm_args *ar
     enum cyi_status st = CYI_OK;
     TRY(cuda_get_floats(c, args->weight, &weight, err));
     TRY(cuda_get_floats(c, args->bias, &bias, err));
-    TRY(cuda_new_scratch(c, gpu_group_norm_scratch(x.n_rows, args->n_groups), &partial, err));
+    TRY(cuda_new_scratch(c, gpu_group_norm_scratch(x.n_rows, x.n_cols), &partial, err));
     gpu_group_norm(&x, weight, bias, args->n_groups, args->eps, args->scale->data, args->shift->data, partial,
                    c->stream);
 done:
