@@ -188,7 +188,7 @@ static struct {
     int n_at_barrier, count, last_count;
     struct lane_wait waits[MAX_THREADS];
     unsigned alive[MAX_THREADS / LANES], waiting[MAX_THREADS / LANES]; /* lanes of every warp */
-    int ready[MAX_THREADS]; /* a ring */
+    int ready[MAX_THREADS];                                            /* a ring */
     int first_ready, n_ready;
 } block;
 
