@@ -281,6 +281,14 @@ enum cyi_status ops_run(struct exec *ex, enum op op, const void *args, struct cy
     }
 }
 
+enum cyi_status ops_run_anywhere(struct ops_test *t, struct exec *ex, enum op op, const void *args, struct cyi_error *err) {
+    if (ex->backend->vtable->device != NULL) {
+        return ops_run_on_device(t, ex, op, args, err);
+    }
+    enum cyi_status st = ops_run(ex, op, args, err);
+    return st == CYI_OK && ex->backend->vtable->sync != NULL ? ex->backend->vtable->sync(ex->backend, err) : st;
+}
+
 /* One run on a fresh backend. */
 static void run_with_threads(struct ops_test *t, enum op op, const void *args, int n_threads) {
     struct cyi_error err = { 0 };
@@ -288,11 +296,7 @@ static void run_with_threads(struct ops_test *t, enum op op, const void *args, i
     struct exec ex = { .arena = t->arena, .allocator = &mem_default_allocator };
     assert_int_equal(t->kind->create(&options, &ex.backend, &err), CYI_OK);
     assert_int_equal(backend_reference.create(&options, &ex.reference, &err), CYI_OK);
-    bool is_on_device = ex.backend->vtable->device != NULL;
-    enum cyi_status st = is_on_device ? ops_run_on_device(t, &ex, op, args, &err) : ops_run(&ex, op, args, &err);
-    if (st == CYI_OK && ex.backend->vtable->sync != NULL) {
-        st = ex.backend->vtable->sync(ex.backend, &err);
-    }
+    enum cyi_status st = ops_run_anywhere(t, &ex, op, args, &err);
     backend_free(ex.backend);
     backend_free(ex.reference);
     if (st != CYI_OK || ex.n_fallbacks != 0) {

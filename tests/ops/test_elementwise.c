@@ -132,7 +132,7 @@ static void cast_is_exact_for_every_code(void **state) {
                 ((uint16_t *)x.data)[j] = (uint16_t)j;
             }
         }
-        assert_int_equal(op_cast(&ex, &(struct cast_args){ .x = &x, .y = &y }, NULL), CYI_OK);
+        assert_int_equal(ops_run_anywhere(t, &ex, OP_CAST, &(struct cast_args){ .x = &x, .y = &y }, NULL), CYI_OK);
         for (int64_t j = 0; j < n; j++) {
             float expected = dtype_load(dtype, x.data, j);
             float got = ((float *)y.data)[j];
@@ -162,7 +162,7 @@ static void cast_to_bf16_rounds_half_to_even_and_keeps_nan(void **state) {
     struct backend_options options = { .allocator = &mem_default_allocator, .n_threads = 1 };
     struct exec ex = { .arena = t->arena, .allocator = &mem_default_allocator };
     assert_int_equal(t->kind->create(&options, &ex.backend, NULL), CYI_OK);
-    assert_int_equal(op_cast(&ex, &(struct cast_args){ .x = &x, .y = &y }, NULL), CYI_OK);
+    assert_int_equal(ops_run_anywhere(t, &ex, OP_CAST, &(struct cast_args){ .x = &x, .y = &y }, NULL), CYI_OK);
     backend_free(ex.backend);
     for (int64_t j = 0; j < 8 * n; j++) {
         float value = float_from_bits(bits[j % n]);
