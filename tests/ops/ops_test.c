@@ -281,7 +281,8 @@ enum cyi_status ops_run(struct exec *ex, enum op op, const void *args, struct cy
     }
 }
 
-enum cyi_status ops_run_anywhere(struct ops_test *t, struct exec *ex, enum op op, const void *args, struct cyi_error *err) {
+enum cyi_status ops_run_anywhere(struct ops_test *t, struct exec *ex, enum op op, const void *args,
+                                 struct cyi_error *err) {
     if (ex->backend->vtable->device != NULL) {
         return ops_run_on_device(t, ex, op, args, err);
     }

@@ -68,7 +68,8 @@ void ops_check_one(struct ops_test *t, enum op op, const void *args, const struc
 /* op_NAME by number. */
 enum cyi_status ops_run(struct exec *ex, enum op op, const void *args, struct cyi_error *err);
 /* The same on any backend: on the device's memory when it has some; waits for the results. */
-enum cyi_status ops_run_anywhere(struct ops_test *t, struct exec *ex, enum op op, const void *args, struct cyi_error *err);
+enum cyi_status ops_run_anywhere(struct ops_test *t, struct exec *ex, enum op op, const void *args,
+                                 struct cyi_error *err);
 
 /* An element as double; `otherwise` when there is no tensor. */
 double ops_get(const struct tensor *t, int64_t row, int64_t col, double otherwise);

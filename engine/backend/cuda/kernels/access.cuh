@@ -6,6 +6,9 @@
 
 enum { LANES = 8, WARP = 32, MAX_THREADS = 1024 };
 
+/* Rows whose largest magnitude is not above this have codes of zero: the factor of a smaller one would be infinite. */
+static constexpr float SMALLEST = 1e-30F;
+
 /* ---- Memory ---- */
 
 /* IS_FAST: 16-byte accesses, all eight are there. Else one by one, what is not there reads as 0. */

@@ -267,9 +267,9 @@ template <typename Body> __global__ void swiglu_codes(Body body, struct gpu_code
     bool is_fp8 = codes.type == GPU_F8_E4M3;
     float top = is_fp8 ? 448.0F : 127.0F;
     largest = block_max(largest, shared);
-    float factor = largest > 0.0F ? top / largest : 1.0F;
+    float factor = largest > SMALLEST ? top / largest : 1.0F;
     if (threadIdx.x == 0) {
-        codes.scale[row] = largest > 0.0F ? largest / top : 1.0F;
+        codes.scale[row] = largest > SMALLEST ? largest / top : 1.0F;
     }
     unsigned char *to = static_cast<unsigned char *>(codes.data) + row * body.n_cols;
 #pragma unroll

@@ -112,9 +112,9 @@ template <typename X, typename Y, bool IS_FAST, bool IS_RMS, int KEPT> __global_
     bool is_fp8 = a.codes.type == GPU_F8_E4M3;
     float top = is_fp8 ? 448.0F : 127.0F;
     largest = block_max(largest, shared);
-    float factor = largest > 0.0F ? top / largest : 1.0F;
+    float factor = largest > SMALLEST ? top / largest : 1.0F;
     if (threadIdx.x == 0) {
-        a.codes.scale[blockIdx.x] = largest > 0.0F ? largest / top : 1.0F;
+        a.codes.scale[blockIdx.x] = largest > SMALLEST ? largest / top : 1.0F;
     }
     unsigned char *codes = static_cast<unsigned char *>(a.codes.data) + (int64_t)blockIdx.x * a.n_cols;
 #pragma unroll

@@ -17,9 +17,9 @@ __global__ void quantise_rows(const X *x, int64_t stride, int n_cols, struct gpu
     bool is_fp8 = codes.type == GPU_F8_E4M3;
     float top = is_fp8 ? 448.0F : 127.0F;
     largest = block_max(largest, shared);
-    float factor = largest > 0.0F ? top / largest : 1.0F;
+    float factor = largest > SMALLEST ? top / largest : 1.0F;
     if (threadIdx.x == 0) {
-        codes.scale[blockIdx.x] = largest > 0.0F ? largest / top : 1.0F;
+        codes.scale[blockIdx.x] = largest > SMALLEST ? largest / top : 1.0F;
     }
     unsigned char *to = static_cast<unsigned char *>(codes.data) + (int64_t)blockIdx.x * n_cols;
     for (int at = (int)threadIdx.x * LANES; at < n_cols; at += (int)blockDim.x * LANES) {
