@@ -171,7 +171,7 @@ double ops_activate(enum activation act, double x) {
     case ACT_GELU_TANH:
         return x / (1.0 + exp(-2.0 * 0.79788456080286535588 * (x + 0.044715 * pow(x, 3))));
     }
-    return NAN;
+    return (double)NAN;
 }
 
 /* ---- The check ---- */

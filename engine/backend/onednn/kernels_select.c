@@ -5,7 +5,15 @@ extern const struct kernels kernels_portable;
 
 #ifdef __x86_64__
 
+#include <cpuid.h>
+
 extern const struct kernels kernels_avx2, kernels_avx512;
+
+/* Asked of the processor itself: not every compiler's __builtin_cpu_supports knows this name. */
+static bool has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
 
 const struct kernels *kernels_select(void) {
     __builtin_cpu_init();
@@ -13,7 +21,7 @@ const struct kernels *kernels_select(void) {
         __builtin_cpu_supports("avx512vl")) {
         return &kernels_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         return &kernels_avx2;
     }
     return &kernels_portable;

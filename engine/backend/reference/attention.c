@@ -14,7 +14,7 @@ struct attention {
 /* softmax(scale · q kᵀ) into weights[n], not yet divided by the sum, which is returned. */
 static double fill_weights(const struct attention *at, const float *q, const float *k, int64_t n, double *weights) {
     int64_t kv_cols = at->args->n_kv_heads * at->head_size;
-    double largest = -INFINITY;
+    double largest = -(double)INFINITY;
     for (int64_t r = 0; r < n; r++) {
         weights[r] = reference_dot(q, k + r * kv_cols, at->head_size) * (double)at->args->scale;
         largest = fmax(largest, weights[r]);
