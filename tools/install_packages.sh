@@ -6,7 +6,7 @@ set -eu
 build="gcc libc6-dev make meson ninja-build pkg-config libdnnl-dev libjansson-dev libspng-dev libturbojpeg0-dev libwebp-dev
        libsodium-dev libpcre2-dev libutf8proc-dev zlib1g-dev"
 test="libcmocka-dev g++ python3 xz-utils"
-lint="clang-format-14 clang-tidy-14"
+lint="clang-format-14 clang-tidy-14 libomp-14-dev"
 
 wanted=""
 for group in "$@"; do
