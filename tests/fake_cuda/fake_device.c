@@ -1,9 +1,9 @@
 /* Runs the threads of a block on one thread of the processor, as fibers.
  *
- * A thread runs until it has to wait for others. Then the fiber goes on with the next one that can run: a thread
- * whose wait is over, else one
- * that has not begun (on an idle fiber, or a new one). A thread that ends without waiting leaves its fiber to the next thread without any
- * switch, so kernels without synchronisation run as loops. When nothing can run and threads are left, they wait for each other. */
+ * A thread runs until it has to wait for others. Then the fiber goes on with the next one that can run: a thread whose wait is over,
+ * else one that has not begun (on an idle fiber, or a new one). A thread that ends without waiting leaves its fiber to the next thread
+ * without any switch, so kernels without synchronisation run as loops. When nothing can run and threads are left, they wait for each
+ * other. */
 #include "fake_cuda.h"
 
 #include <stdint.h>
@@ -38,6 +38,9 @@ int fake_sync_block_count(int predicate);
 int fake_lane(void);
 void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, fake_combine combine, const void *user);
 
+/* Checks of every access would double the time of switches; kernels are what they are for. */
+#define QUICK __attribute__((no_sanitize("address", "undefined")))
+
 /* ---- Switching stacks ---- */
 
 struct fiber {
@@ -52,6 +55,7 @@ struct fiber {
 static struct fiber main_fiber;
 static struct fiber *current = &main_fiber;
 static struct fiber *idle;
+static size_t n_fibers;
 
 #ifdef __x86_64__
 /* Saves what a call must keep, leaves the stack pointer in *from and goes on where `to` was left. */
@@ -108,7 +112,7 @@ static void prepare_stack(struct fiber *fiber, void (*entry)(void)) {
 static struct fiber *switched_from;
 
 /* The first thing after every switch. */
-static void arrive(void) {
+QUICK static void arrive(void) {
 #ifdef __SANITIZE_ADDRESS__
     const void *bottom;
     size_t size;
@@ -120,7 +124,7 @@ static void arrive(void) {
 #endif
 }
 
-static void switch_to(struct fiber *fiber) {
+QUICK static void switch_to(struct fiber *fiber) {
     struct fiber *from = current;
     if (fiber == from) {
         return;
@@ -147,9 +151,11 @@ static struct fiber *get_fiber(void) {
     if (pages == MAP_FAILED || mprotect(pages, PAGE, PROT_NONE) != 0) {
         fake_cuda_abort("no memory for the stack of a thread");
     }
-    fiber = (struct fiber *)(void *)(pages + PAGE + STACK_BYTES);
+    /* Stacks that end at the same place of a page would share the same few lines of the cache. */
+    size_t shift = n_fibers++ % (PAGE / 64) * 64;
+    fiber = (struct fiber *)(void *)(pages + PAGE + STACK_BYTES + shift);
     fiber->stack = pages + PAGE;
-    fiber->stack_bytes = STACK_BYTES;
+    fiber->stack_bytes = STACK_BYTES - shift;
     prepare_stack(fiber, run_fiber);
     return fiber;
 }
@@ -194,24 +200,25 @@ static struct {
 
 static uint64_t n_launches;
 
-static void take_thread(int thread) {
+QUICK static void take_thread(int thread) {
     unsigned i = (unsigned)thread;
-    threadIdx.x = i % blockDim.x;
-    threadIdx.y = i / blockDim.x % blockDim.y;
-    threadIdx.z = i / blockDim.x / blockDim.y;
+    bool is_flat = i < blockDim.x; /* no divisions then */
+    threadIdx.x = is_flat ? i : i % blockDim.x;
+    threadIdx.y = is_flat ? 0 : i / blockDim.x % blockDim.y;
+    threadIdx.z = is_flat ? 0 : i / blockDim.x / blockDim.y;
     current->thread = thread;
 }
 
-int fake_lane(void) {
+QUICK int fake_lane(void) {
     return current->thread % LANES;
 }
 
-static void push_ready(int thread) {
+QUICK static void push_ready(int thread) {
     block.ready[(block.first_ready + block.n_ready++) % MAX_THREADS] = thread;
 }
 
 /* The fiber to go on with: the main one when there is nothing to run. */
-static struct fiber *next_fiber(void) {
+QUICK static struct fiber *next_fiber(void) {
     if (block.n_ready > 0) {
         int thread = block.ready[block.first_ready];
         block.first_ready = (block.first_ready + 1) % MAX_THREADS;
@@ -226,7 +233,7 @@ static struct fiber *next_fiber(void) {
     return &main_fiber;
 }
 
-static void wait_for_others(void) {
+QUICK static void wait_for_others(void) {
     int thread = current->thread;
     block.fibers[thread] = current;
     switch_to(next_fiber());
@@ -234,7 +241,7 @@ static void wait_for_others(void) {
 }
 
 /* Everybody who has not left is there: the barrier opens. */
-static void open_barrier(void) {
+QUICK static void open_barrier(void) {
     if (block.n_at_barrier == 0 || block.n_at_barrier < block.n_threads - block.n_ended) {
         return;
     }
@@ -250,7 +257,7 @@ static void open_barrier(void) {
     }
 }
 
-int fake_sync_block_count(int predicate) {
+QUICK int fake_sync_block_count(int predicate) {
     int thread = current->thread;
     block.waits_for_block[thread] = true;
     block.n_at_barrier++;
@@ -265,7 +272,7 @@ void fake_sync_block(void) {
 }
 
 /* If all lanes wait for whom `thread` waits, they go on. */
-static void open_warp(int thread) {
+QUICK static void open_warp(int thread) {
     int first = thread / LANES * LANES;
     const struct lane_wait *own = &block.waits[thread];
     unsigned group = own->mask & block.alive[thread / LANES];
@@ -301,8 +308,8 @@ static void open_warp(int thread) {
     }
 }
 
-void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, fake_combine combine,
-                    const void *user) {
+QUICK void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, fake_combine combine,
+                          const void *user) {
     int thread = current->thread;
     if ((mask >> (thread % LANES) & 1U) == 0) {
         fake_cuda_abort("%s: %s by a lane that its mask %#x does not name", block.name, name, mask);
@@ -314,7 +321,7 @@ void fake_sync_warp(unsigned mask, const char *name, const void *in, void *out, 
 }
 
 /* Those who wait for a thread that has left need not. */
-static void end_thread(void) {
+QUICK static void end_thread(void) {
     int thread = current->thread;
     int warp = thread / LANES;
     block.alive[warp] &= ~(1U << (thread % LANES));
@@ -328,7 +335,7 @@ static void end_thread(void) {
 }
 
 /* What every fiber does: threads, one after the other. */
-static void run_fiber(void) {
+QUICK static void run_fiber(void) {
     arrive();
     for (;;) {
         while (block.n_ready == 0 && block.n_begun < block.n_threads) {

@@ -156,18 +156,28 @@ template <typename T> struct fake_shuffle_in {
     int source;
 };
 
+/* The most frequent collective, so without the checks of every access. */
+template <typename T>
+__attribute__((no_sanitize("address", "undefined"))) void fake_combine_shuffle(const void *const *ins,
+                                                                               void *const *outs, const void *name) {
+    for (int i = 0; i < 32; i++) {
+        if (ins[i] == nullptr) {
+            continue;
+        }
+        int source = static_cast<const fake_shuffle_in<T> *>(ins[i])->source;
+        if (ins[source] == nullptr) {
+            fake_cuda_abort("%s: lane %d reads lane %d, which does not take part", static_cast<const char *>(name), i,
+                            source);
+        }
+        *static_cast<T *>(outs[i]) = static_cast<const fake_shuffle_in<T> *>(ins[source])->value;
+    }
+}
+
 template <typename T> inline T fake_shuffle(unsigned mask, const char *name, T value, int source) {
-    return fake_warp<fake_shuffle_in<T>, T>(
-        mask, name, fake_shuffle_in<T>{ value, source }, [name](const auto *in, auto *out) {
-            for (int i = 0; i < 32; i++) {
-                if (in[i] != nullptr && in[in[i]->source] == nullptr) {
-                    fake_cuda_abort("%s: lane %d reads lane %d, which does not take part", name, i, in[i]->source);
-                }
-                if (in[i] != nullptr) {
-                    *out[i] = in[in[i]->source]->value;
-                }
-            }
-        });
+    fake_shuffle_in<T> in{ value, source };
+    T out;
+    fake_sync_warp(mask, name, &in, &out, fake_combine_shuffle<T>, name);
+    return out;
 }
 
 template <typename T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32) {

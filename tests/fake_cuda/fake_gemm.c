@@ -109,11 +109,7 @@ struct product {
 static float load(enum gpu_type type, const void *data, int64_t i) {
     switch (type) {
     case GPU_BF16:
-        return dtype_load(DTYPE_BF16, data, i);
-    case GPU_F8_E4M3:
-        return dtype_load(DTYPE_F8_E4M3, data, i);
-    case GPU_I8:
-        return (float)((const int8_t *)data)[i];
+        return float_from_bf16(((const uint16_t *)data)[i]);
     default:
         return ((const float *)data)[i];
     }
@@ -133,12 +129,17 @@ static void store(enum gpu_type type, void *data, int64_t i, double value) {
 static float *unpack(enum gpu_type type, const void *data, int64_t first, int64_t n, int64_t k, int64_t stride,
                      int64_t step) {
     float *floats = malloc((size_t)(n * k) * sizeof *floats);
+    float of_codes[256];
     if (floats == NULL) {
         fake_cuda_abort("gemm: no memory");
     }
+    for (int i = 0; i < 256; i++) {
+        of_codes[i] = type == GPU_I8 ? (float)(i < 128 ? i : i - 256) : float_from_e4m3((uint8_t)i);
+    }
     for (int64_t i = 0; i < n; i++) {
         for (int64_t j = 0; j < k; j++) {
-            floats[i * k + j] = load(type, data, first + i * stride + j * step);
+            int64_t at = first + i * stride + j * step;
+            floats[i * k + j] = is_code(type) ? of_codes[((const uint8_t *)data)[at]] : load(type, data, at);
         }
     }
     return floats;
