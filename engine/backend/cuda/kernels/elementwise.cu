@@ -4,6 +4,7 @@
 static constexpr int THREADS = 256;
 static constexpr int MAX_GRID_ROWS = 65535;
 static constexpr int N_KEPT = 8;
+static constexpr unsigned MAX_CODES_THREADS = 512; /* twice as many have too few registers for what is kept */
 
 /* body(row, column): the eight elements from there on. */
 template <typename Body> __global__ void for_rows(Body body, int64_t n_rows, int n_vectors) {
@@ -234,7 +235,8 @@ template <typename G, typename U, typename Y, bool IS_FAST> struct swiglu_body {
 };
 
 /* The same with codes: a block a row, whose results are kept until the largest is known. */
-template <typename Body> __global__ void swiglu_codes(Body body, struct gpu_codes codes) {
+template <typename Body>
+__global__ void __launch_bounds__(MAX_CODES_THREADS) swiglu_codes(Body body, struct gpu_codes codes) {
     __shared__ float shared[WARP];
     int64_t row = blockIdx.x;
     int n_vectors = body.n_cols / LANES;
@@ -306,6 +308,7 @@ void gpu_swiglu(const struct gpu_matrix *gate, const struct gpu_matrix *up, cons
             bool is_apart = y->data != gate->data && y->data != up->data;
             if (has_codes && is_fast && is_apart && y->n_rows > 0) {
                 unsigned n_threads = threads_for_row(y->n_cols / LANES / 3 + 1);
+                n_threads = n_threads < MAX_CODES_THREADS ? n_threads : MAX_CODES_THREADS;
                 GPU_LAUNCH(swiglu_codes<Body>, (unsigned)y->n_rows, n_threads, 0, stream, body, *codes);
                 return;
             }

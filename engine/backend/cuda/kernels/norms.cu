@@ -34,7 +34,8 @@ __device__ __forceinline__ void normalise8(const norm_arguments &a, int at, floa
     }
 }
 
-template <typename X, typename Y, bool IS_FAST, bool IS_RMS, int KEPT> __global__ void norm_rows(norm_arguments a) {
+template <typename X, typename Y, bool IS_FAST, bool IS_RMS, int KEPT>
+__global__ void __launch_bounds__(MAX_THREADS) norm_rows(norm_arguments a) {
     __shared__ float shared[WARP];
     const X *x = static_cast<const X *>(a.x) + (int64_t)blockIdx.x * a.x_stride;
     Y *y = static_cast<Y *>(a.y) + (int64_t)blockIdx.x * a.y_stride;

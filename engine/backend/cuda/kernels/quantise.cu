@@ -2,7 +2,8 @@
 #include "backend/cuda/kernels/access.cuh"
 
 template <typename X, bool IS_FAST>
-__global__ void quantise_rows(const X *x, int64_t stride, int n_cols, struct gpu_codes codes) {
+__global__ void __launch_bounds__(MAX_THREADS)
+    quantise_rows(const X *x, int64_t stride, int n_cols, struct gpu_codes codes) {
     __shared__ float shared[WARP];
     const X *row = x + (int64_t)blockIdx.x * stride;
     float v[LANES];
