@@ -64,6 +64,10 @@ int64_t tensor_n_elements(const struct tensor *t) {
     return tensor_n_rows(t) * tensor_n_cols(t);
 }
 
+size_t tensor_n_bytes(const struct tensor *t) {
+    return (size_t)tensor_n_elements(t) * dtype_size(t->dtype);
+}
+
 bool tensor_is_packed(const struct tensor *t) {
     return t->row_stride == tensor_n_cols(t) || tensor_n_rows(t) <= 1;
 }

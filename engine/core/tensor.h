@@ -32,6 +32,7 @@ enum cyi_status tensor_new_2d(struct arena *arena, enum dtype dtype, int64_t n_r
 int64_t tensor_n_cols(const struct tensor *t); /* the last dimension */
 int64_t tensor_n_rows(const struct tensor *t); /* the product of the others */
 int64_t tensor_n_elements(const struct tensor *t);
+size_t tensor_n_bytes(const struct tensor *t); /* of the elements, gaps between rows not counted */
 bool tensor_is_packed(const struct tensor *t); /* row_stride == n_cols (or one row) */
 
 /* Rows first … first + n of a tensor seen as [rows, columns]; columns likewise. Bounds are asserted. */

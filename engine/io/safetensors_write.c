@@ -7,10 +7,6 @@
 
 #define LENGTH_BYTES 8
 
-static size_t n_bytes(const struct tensor *t) {
-    return (size_t)tensor_n_elements(t) * dtype_size(t->dtype);
-}
-
 static json_t *make_entry(const struct tensor *t, size_t begin, size_t end) {
     json_t *shape = json_array();
     for (int i = 0; i < t->rank; i++) {
@@ -25,7 +21,7 @@ static enum cyi_status check_tensor(const char *name, const struct tensor *t, si
     if (t->rank < 1 || t->rank > TENSOR_MAX_RANK || !tensor_is_packed(t)) {
         return error_set(err, CYI_E_ARGUMENT, "tensor \"%s\" is not packed and cannot be written", name);
     }
-    if (!size_add(&sum, end, n_bytes(t)) || sum > INT64_MAX) {
+    if (!size_add(&sum, end, tensor_n_bytes(t)) || sum > INT64_MAX) {
         return error_set(err, CYI_E_ARGUMENT, "tensor \"%s\" makes the file too large", name);
     }
     return CYI_OK;
@@ -41,7 +37,7 @@ static enum cyi_status make_header(const char *const *names, const struct tensor
             return error_set(err, CYI_E_ARGUMENT, "two tensors are called \"%s\"", names[i]);
         }
         size_t begin = end;
-        end += n_bytes(&tensors[i]);
+        end += tensor_n_bytes(&tensors[i]);
         if (json_object_set_new(root, names[i], make_entry(&tensors[i], begin, end)) != 0) {
             return error_set(err, CYI_E_ARGUMENT, "the name \"%s\" cannot be written (not UTF-8, or no memory)",
                              names[i]);
@@ -90,7 +86,7 @@ enum cyi_status safetensors_write(const struct cyi_allocator *allocator, const c
     TRY(encode_header(root, &header, err));
     pieces[0] = (struct file_piece){ .data = header.data, .size_bytes = header.size_bytes };
     for (size_t i = 0; i < n_tensors; i++) {
-        pieces[i + 1] = (struct file_piece){ .data = tensors[i].data, .size_bytes = n_bytes(&tensors[i]) };
+        pieces[i + 1] = (struct file_piece){ .data = tensors[i].data, .size_bytes = tensor_n_bytes(&tensors[i]) };
     }
     TRY(file_write_pieces(allocator, path, pieces, n_tensors + 1, err));
 done:

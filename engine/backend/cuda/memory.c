@@ -16,6 +16,9 @@
 #define STAGE_BYTES ((size_t)32 << 20)
 #define PARALLEL_BYTES ((size_t)1 << 20) /* copies of this size are shared out among threads */
 #define DRIVER_RESERVE ((uint64_t)256 << 20)
+/* What is said of copies that fail. */
+#define UPLOAD "a copy to the card"
+#define DOWNLOAD "a copy from the card"
 
 struct block {
     void *data;
@@ -313,9 +316,9 @@ enum cyi_status memory_upload(struct cuda *c, const void *host, void *device, si
         struct stage *stage;
         TRY(next_stage(m, &stage, err));
         copy_bytes(m, stage->data, (const uint8_t *)host + at, n);
-        TRY(cuda_check(cudaMemcpyAsync((uint8_t *)device + at, stage->data, n, cudaMemcpyHostToDevice, stream),
-                       "a copy to the card", err));
-        TRY(cuda_check(cudaEventRecord(stage->is_done, stream), "a copy to the card", err));
+        TRY(cuda_check(cudaMemcpyAsync((uint8_t *)device + at, stage->data, n, cudaMemcpyHostToDevice, stream), UPLOAD,
+                       err));
+        TRY(cuda_check(cudaEventRecord(stage->is_done, stream), UPLOAD, err));
     }
 done:
     return st;
@@ -327,43 +330,6 @@ enum cyi_status cuda_upload_bytes(struct cuda *c, const void *host, void *device
     return st != CYI_OK ? st : memory_upload(c, host, device, n_bytes, c->stream, err);
 }
 
-/* Rows that fit into a stage; one row may be as long as a stage. */
-static enum cyi_status check_row(size_t row_bytes, struct cyi_error *err) {
-    return row_bytes <= STAGE_BYTES
-               ? CYI_OK
-               : error_set(err, CYI_E_UNSUPPORTED, "a row of %zu bytes cannot be copied in parts", row_bytes);
-}
-
-enum cyi_status memory_upload_tensor(struct cuda *c, const struct tensor *host, const struct tensor *device,
-                                     struct cyi_error *err) {
-    struct cuda_memory *m = c->memory;
-    size_t size = dtype_size(host->dtype);
-    size_t row_bytes = (size_t)tensor_n_cols(host) * size;
-    int64_t n_rows = tensor_n_rows(host);
-    enum cyi_status st = CYI_OK;
-    (void)graphs_break(c, NULL);
-    if (tensor_is_packed(host) && tensor_is_packed(device)) {
-        return memory_upload(c, host->data, device->data, row_bytes * (size_t)n_rows, c->stream, err);
-    }
-    TRY(check_row(row_bytes, err));
-    int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
-    for (int64_t r = 0; r < n_rows; r += step) {
-        int64_t n = n_rows - r < step ? n_rows - r : step;
-        struct stage *stage;
-        TRY(next_stage(m, &stage, err));
-        for (int64_t i = 0; i < n; i++) {
-            memcpy(stage->data + (size_t)i * row_bytes, tensor_row(host, r + i), row_bytes);
-        }
-        TRY(cuda_check(cudaMemcpy2DAsync((uint8_t *)device->data + (size_t)(r * device->row_stride) * size,
-                                         (size_t)device->row_stride * size, stage->data, row_bytes, row_bytes,
-                                         (size_t)n, cudaMemcpyHostToDevice, c->stream),
-                       "a copy to the card", err));
-        TRY(cuda_check(cudaEventRecord(stage->is_done, c->stream), "a copy to the card", err));
-    }
-done:
-    return st;
-}
-
 static enum cyi_status download_bytes(struct cuda *c, const void *device, void *host, size_t n_bytes,
                                       struct cyi_error *err) {
     struct cuda_memory *m = c->memory;
@@ -373,43 +339,69 @@ static enum cyi_status download_bytes(struct cuda *c, const void *device, void *
         struct stage *stage;
         TRY(next_stage(m, &stage, err));
         TRY(cuda_check(cudaMemcpyAsync(stage->data, (const uint8_t *)device + at, n, cudaMemcpyDeviceToHost, c->stream),
-                       "a copy from the card", err));
-        TRY(cuda_check(cudaStreamSynchronize(c->stream), "a copy from the card", err));
+                       DOWNLOAD, err));
+        TRY(cuda_check(cudaStreamSynchronize(c->stream), DOWNLOAD, err));
         copy_bytes(m, (uint8_t *)host + at, stage->data, n);
     }
 done:
     return st;
 }
 
-enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *device, const struct tensor *host,
-                                       struct cyi_error *err) {
+/* Between tensors of which one has gaps between its rows: whole rows, as many as a stage holds. */
+static enum cyi_status copy_rows(struct cuda *c, const struct tensor *host, const struct tensor *device, bool is_upload,
+                                 struct cyi_error *err) {
+    const char *what = is_upload ? UPLOAD : DOWNLOAD;
     struct cuda_memory *m = c->memory;
     size_t size = dtype_size(host->dtype);
     size_t row_bytes = (size_t)tensor_n_cols(host) * size;
+    size_t gap_bytes = (size_t)device->row_stride * size;
     int64_t n_rows = tensor_n_rows(host);
     enum cyi_status st = CYI_OK;
-    (void)graphs_break(c, NULL);
-    if (tensor_is_packed(host) && tensor_is_packed(device)) {
-        return download_bytes(c, device->data, host->data, row_bytes * (size_t)n_rows, err);
+    if (row_bytes > STAGE_BYTES) {
+        return error_set(err, CYI_E_UNSUPPORTED, "a row of %zu bytes cannot be copied in parts", row_bytes);
     }
-    TRY(check_row(row_bytes, err));
     int64_t step = (int64_t)(STAGE_BYTES / row_bytes);
     for (int64_t r = 0; r < n_rows; r += step) {
         int64_t n = n_rows - r < step ? n_rows - r : step;
+        uint8_t *there = (uint8_t *)device->data + (size_t)r * gap_bytes;
         struct stage *stage;
         TRY(next_stage(m, &stage, err));
-        TRY(cuda_check(cudaMemcpy2DAsync(stage->data, row_bytes,
-                                         (const uint8_t *)device->data + (size_t)(r * device->row_stride) * size,
-                                         (size_t)device->row_stride * size, row_bytes, (size_t)n,
+        if (is_upload) {
+            for (int64_t i = 0; i < n; i++) {
+                memcpy(stage->data + (size_t)i * row_bytes, tensor_row(host, r + i), row_bytes);
+            }
+            TRY(cuda_check(cudaMemcpy2DAsync(there, gap_bytes, stage->data, row_bytes, row_bytes, (size_t)n,
+                                             cudaMemcpyHostToDevice, c->stream),
+                           what, err));
+            TRY(cuda_check(cudaEventRecord(stage->is_done, c->stream), what, err));
+            continue;
+        }
+        TRY(cuda_check(cudaMemcpy2DAsync(stage->data, row_bytes, there, gap_bytes, row_bytes, (size_t)n,
                                          cudaMemcpyDeviceToHost, c->stream),
-                       "a copy from the card", err));
-        TRY(cuda_check(cudaStreamSynchronize(c->stream), "a copy from the card", err));
+                       what, err));
+        TRY(cuda_check(cudaStreamSynchronize(c->stream), what, err));
         for (int64_t i = 0; i < n; i++) {
             memcpy(tensor_row(host, r + i), stage->data + (size_t)i * row_bytes, row_bytes);
         }
     }
 done:
     return st;
+}
+
+enum cyi_status memory_upload_tensor(struct cuda *c, const struct tensor *host, const struct tensor *device,
+                                     struct cyi_error *err) {
+    (void)graphs_break(c, NULL);
+    return tensor_is_packed(host) && tensor_is_packed(device)
+               ? memory_upload(c, host->data, device->data, tensor_n_bytes(host), c->stream, err)
+               : copy_rows(c, host, device, true, err);
+}
+
+enum cyi_status memory_download_tensor(struct cuda *c, const struct tensor *device, const struct tensor *host,
+                                       struct cyi_error *err) {
+    (void)graphs_break(c, NULL);
+    return tensor_is_packed(host) && tensor_is_packed(device)
+               ? download_bytes(c, device->data, host->data, tensor_n_bytes(host), err)
+               : copy_rows(c, host, device, false, err);
 }
 
 /* ---- Beginning and end ---- */

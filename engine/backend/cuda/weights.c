@@ -228,18 +228,14 @@ done:
 
 /* ---- Loading ---- */
 
-static size_t bytes_of_file(const struct tensor *host) {
-    return (size_t)tensor_n_elements(host) * dtype_size(host->dtype);
-}
-
 static enum cyi_status load(struct cuda *c, const struct tensor *host, enum weight_form form, uint8_t *data,
                             float *scale, struct cyi_error *err) {
     enum cyi_status st = CYI_OK;
     void *raw = data;
     if (!is_as_it_stands(host, form)) {
-        TRY(cuda_new_scratch(c, bytes_of_file(host), &raw, err));
+        TRY(cuda_new_scratch(c, tensor_n_bytes(host), &raw, err));
     }
-    TRY(memory_upload(c, host->data, raw, bytes_of_file(host), c->stream, err));
+    TRY(memory_upload(c, host->data, raw, tensor_n_bytes(host), c->stream, err));
     if (raw != data) {
         TRY(convert(c, host, raw, form, data, scale, err));
     }
@@ -317,8 +313,8 @@ static enum cyi_status stream(struct cuda *c, const struct tensor *host, enum we
     void *data;
     enum cyi_status st = CYI_OK;
     w->n_losses++; /* a recording would read the slot as it is when it is replayed */
-    TRY(next_slot(c, bytes_of_file(host), &s, err));
-    TRY(memory_upload(c, host->data, s->data, bytes_of_file(host), w->stream, err));
+    TRY(next_slot(c, tensor_n_bytes(host), &s, err));
+    TRY(memory_upload(c, host->data, s->data, tensor_n_bytes(host), w->stream, err));
     TRY(cuda_check(cudaEventRecord(s->is_filled, w->stream), "an event", err));
     TRY(cuda_check(cudaStreamWaitEvent(c->stream, s->is_filled, 0), "an event", err));
     *ret = (struct device_weight){ .data = s->data };
