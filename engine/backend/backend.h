@@ -32,8 +32,8 @@ struct device_vtable {
                               struct cyi_error *err);
     enum cyi_status (*download)(struct backend *backend, const struct tensor *device, const struct tensor *host,
                                 struct cyi_error *err);
-    /* What follows reads weights of n_weight_bytes over and over and no others: those may go to make room. */
-    void (*enter)(struct backend *backend, uint64_t n_weight_bytes);
+    /* What follows reads the weights of one model part over and over and no others: those may go to make room. */
+    void (*enter)(struct backend *backend);
     /* Around operations that are called again and again with equal arguments, addresses included (key stands for them all). When
      * *ret_is_replayed, they are under way already and must not be called; else they must, and end_recording after them.
      * *ret_is_lost: nothing of them has been done, begin again. */

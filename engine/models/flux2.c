@@ -427,7 +427,7 @@ enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const 
         return error_set(err, CYI_E_SHAPE, "the text features have %lld columns, the transformer reads %lld",
                          (long long)tensor_n_cols(text), (long long)c->text_width);
     }
-    exec_enter(ex, weight_set_mapped_bytes(model->weights));
+    exec_enter(ex);
     TRY(exec_new_2d(ex, DTYPE_F32, run.n_text, c->width, &run.text, err));
     TRY(exec_new_2d(ex, DTYPE_F32, run.n_references, c->width, &run.references, err));
     TRY(fill_rope(model, ex, grids, n_grids, &run, err));

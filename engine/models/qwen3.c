@@ -478,7 +478,7 @@ enum cyi_status qwen3_forward(const struct qwen3 *model, struct exec *ex, const 
     int64_t n_all = prompt->n_blocks_all > 0 ? prompt->n_blocks_all : n_run;
     struct state s;
     TRY(check_prompt(&model->config, prompt, err));
-    exec_enter(ex, weight_set_mapped_bytes(model->weights));
+    exec_enter(ex);
     TRY(make_state(model, ex, prompt, &s, err));
     TRY(fill_rope(&s, err));
     TRY(embed(&s, prompt, err));

@@ -406,7 +406,7 @@ enum cyi_status vae_decode(const struct vae *model, struct exec *ex, const struc
     struct tensor latents;
     options = options == NULL ? &default_options : options;
     TRY(check_call(c, tokens, pixels, options, err));
-    exec_enter(ex, weight_set_mapped_bytes(model->weights));
+    exec_enter(ex);
     const int64_t shape[3] = { pixels->shape[0] / c->latent_pixels, pixels->shape[1] / c->latent_pixels,
                                c->latent_channels };
     TRY(tensor_new(ex->arena, DTYPE_F32, 3, shape, &latents, err));
@@ -427,7 +427,7 @@ enum cyi_status vae_encode(const struct vae *model, struct exec *ex, const struc
     struct tensor moments; /* mean, then log variance */
     options = options == NULL ? &default_options : options;
     TRY(check_call(c, tokens, pixels, options, err));
-    exec_enter(ex, weight_set_mapped_bytes(model->weights));
+    exec_enter(ex);
     const int64_t shape[3] = { pixels->shape[0] / c->latent_pixels, pixels->shape[1] / c->latent_pixels,
                                2 * c->latent_channels };
     TRY(tensor_new(ex->arena, DTYPE_F32, 3, shape, &moments, err));

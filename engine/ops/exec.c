@@ -72,9 +72,9 @@ void exec_trim(struct exec *ex) {
 
 /* ---- Devices ---- */
 
-void exec_enter(struct exec *ex, uint64_t n_weight_bytes) {
+void exec_enter(struct exec *ex) {
     if (ex->device != NULL) {
-        device_of(ex)->enter(ex->backend, n_weight_bytes);
+        device_of(ex)->enter(ex->backend);
     }
 }
 

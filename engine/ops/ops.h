@@ -189,8 +189,8 @@ struct exec_mark exec_get_mark(const struct exec *ex);
 void exec_release(struct exec *ex, struct exec_mark mark);
 void exec_trim(struct exec *ex);
 
-/* What follows reads weights of so many bytes and no others. */
-void exec_enter(struct exec *ex, uint64_t n_weight_bytes);
+/* What follows reads the weights of one model part and no others. */
+void exec_enter(struct exec *ex);
 
 /* Operations that are called again and again with the same arguments, addresses included. key: a hash of them all. When *ret_is_replayed
  * they have been done already; else they must be called, and exec_end_recording after them whatever came of them (st). *ret_is_lost:

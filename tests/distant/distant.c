@@ -87,9 +87,8 @@ static enum cyi_status copy(struct backend *backend, const struct tensor *from, 
     return CYI_OK;
 }
 
-static void enter(struct backend *backend, uint64_t n_weight_bytes) {
+static void enter(struct backend *backend) {
     (void)backend;
-    (void)n_weight_bytes;
 }
 
 static enum cyi_status begin_recording(struct backend *backend, uint64_t key, bool *ret_is_replayed,

@@ -47,7 +47,7 @@ void cuda_new_codes(struct cuda *c, const struct tensor *y, struct gpu_codes *re
     size_t n_rows = (size_t)tensor_n_rows(y);
     size_t n_cols = (size_t)tensor_n_cols(y);
     *ret = (struct gpu_codes){ 0 };
-    if (c->products == CUDA_PRODUCTS_PLAIN || n_cols % 16 != 0) {
+    if (c->products == BACKEND_PRODUCTS_PLAIN || n_cols % 16 != 0) {
         return;
     }
     struct twin *place = NULL;
@@ -66,7 +66,7 @@ void cuda_new_codes(struct cuda *c, const struct tensor *y, struct gpu_codes *re
             return; /* whoever reads y makes codes of its own then */
         }
         place->of = *y;
-        place->codes = (struct gpu_codes){ data, scale, c->products == CUDA_PRODUCTS_FP8 ? GPU_F8_E4M3 : GPU_I8 };
+        place->codes = (struct gpu_codes){ data, scale, cuda_code_type(c) };
     }
     place->operation = all->operation;
     *ret = place->codes;

@@ -139,8 +139,7 @@ static enum cyi_status download(struct backend *backend, const struct tensor *fr
     return st != CYI_OK ? st : memory_download_tensor(c, from, host, err);
 }
 
-static void enter(struct backend *backend, uint64_t n_weight_bytes) {
-    (void)n_weight_bytes;
+static void enter(struct backend *backend) {
     weights_enter((struct cuda *)backend);
 }
 
@@ -236,9 +235,7 @@ static enum cyi_status create(const struct backend_options *options, struct back
     c->base.vtable = &vtable;
     c->allocator = options->allocator;
     c->device = options->device;
-    c->products = options->products == BACKEND_PRODUCTS_FP8    ? CUDA_PRODUCTS_FP8
-                  : options->products == BACKEND_PRODUCTS_INT8 ? CUDA_PRODUCTS_INT8
-                                                               : CUDA_PRODUCTS_PLAIN;
+    c->products = options->products;
     enum cyi_status st = cuda_check(cudaGetDeviceProperties(&properties, options->device), "its properties", err);
     if (st == CYI_OK) {
         c->compute = properties.major * 10 + properties.minor;

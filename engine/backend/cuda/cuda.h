@@ -11,16 +11,13 @@
 #include "backend/cuda/gemm.h"
 #include "backend/cuda/gpu.h"
 
-/* How the products inside transformer blocks are computed. */
-enum cuda_products { CUDA_PRODUCTS_PLAIN, CUDA_PRODUCTS_FP8, CUDA_PRODUCTS_INT8 };
-
 struct cuda {
     struct backend base;
     const struct cyi_allocator *allocator; /* host */
     int device;
     int compute; /* 80, 86, 89, 90, 100, 120 */
     cudaStream_t stream;
-    enum cuda_products products;
+    enum backend_products products; /* inside transformer blocks */
     struct gemm *gemm;
     struct conv *conv;
     struct cuda_memory *memory;
@@ -64,6 +61,11 @@ enum cyi_status cuda_get_weight(struct cuda *c, const struct tensor *host, enum 
                                 struct device_weight *ret, struct cyi_error *err);
 /* A vector as floats; NULL for a missing one. */
 enum cyi_status cuda_get_floats(struct cuda *c, const struct tensor *host, const float **ret, struct cyi_error *err);
+
+/* Of the codes that the backend's products read, when they are not plain. */
+static inline enum gpu_type cuda_code_type(const struct cuda *c) {
+    return c->products == BACKEND_PRODUCTS_FP8 ? GPU_F8_E4M3 : GPU_I8;
+}
 
 /* Quantised twins: who makes an activation that tolerant products will read also writes its codes, when products are quantised.
  * cuda_new_codes: room for y's codes (data NULL when products are plain or rows are not a multiple of 16 long).

@@ -102,7 +102,8 @@ static enum cyi_status run_vector(struct cuda *c, const struct linear *l, struct
 /* ---- 8-bit codes ---- */
 
 static bool wants_codes(const struct cuda *c, const struct linear *l) {
-    return l->args->is_tolerant && c->products != CUDA_PRODUCTS_PLAIN && l->k % CODE_UNIT == 0 && l->n % CODE_UNIT == 0;
+    return l->args->is_tolerant && c->products != BACKEND_PRODUCTS_PLAIN && l->k % CODE_UNIT == 0 &&
+           l->n % CODE_UNIT == 0;
 }
 
 /* The rows of x as codes: the twin that their maker wrote, or new ones. */
@@ -116,7 +117,7 @@ static enum cyi_status get_codes(struct cuda *c, const struct linear *l, struct 
     }
     TRY(cuda_new_scratch(c, (size_t)l->m * (size_t)l->k, &data, err));
     TRY(cuda_new_scratch(c, (size_t)l->m * sizeof(float), &scale, err));
-    *ret = (struct gpu_codes){ data, scale, c->products == CUDA_PRODUCTS_FP8 ? GPU_F8_E4M3 : GPU_I8 };
+    *ret = (struct gpu_codes){ data, scale, cuda_code_type(c) };
     gpu_quantise_rows(&l->x, ret, c->stream);
 done:
     return st;
@@ -174,7 +175,7 @@ done:
 }
 
 static enum cyi_status run_codes(struct cuda *c, const struct linear *l, bool *ret_is_done, struct cyi_error *err) {
-    bool is_fp8 = c->products == CUDA_PRODUCTS_FP8;
+    bool is_fp8 = c->products == BACKEND_PRODUCTS_FP8;
     enum cyi_status st = CYI_OK;
     struct gpu_codes x;
     struct device_weight w;

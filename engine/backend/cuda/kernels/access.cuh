@@ -122,6 +122,16 @@ __device__ __forceinline__ void store_codes(void *p, const float v[LANES], float
     *reinterpret_cast<uint2 *>(p) = codes;
 }
 
+/* From the largest magnitude of a row: the factor of its codes. One thread of the block writes the scale. */
+__device__ __forceinline__ float set_scale(const struct gpu_codes &codes, int64_t row, float largest) {
+    float top = codes.type == GPU_F8_E4M3 ? 448.0F : 127.0F;
+    bool is_there = largest > SMALLEST;
+    if (threadIdx.x == 0) {
+        codes.scale[row] = is_there ? largest / top : 1.0F;
+    }
+    return is_there ? top / largest : 1.0F;
+}
+
 /* ---- Sums over a block, in an order that does not depend on timing. Every thread gets the result. ---- */
 
 __device__ __forceinline__ float warp_sum(float x) {

@@ -267,12 +267,7 @@ __global__ void __launch_bounds__(MAX_CODES_THREADS) swiglu_codes(Body body, str
         }
     }
     bool is_fp8 = codes.type == GPU_F8_E4M3;
-    float top = is_fp8 ? 448.0F : 127.0F;
-    largest = block_max(largest, shared);
-    float factor = largest > SMALLEST ? top / largest : 1.0F;
-    if (threadIdx.x == 0) {
-        codes.scale[row] = largest > SMALLEST ? largest / top : 1.0F;
-    }
+    float factor = set_scale(codes, row, block_max(largest, shared));
     unsigned char *to = static_cast<unsigned char *>(codes.data) + row * body.n_cols;
 #pragma unroll
     for (int i = 0; i < N_KEPT; i++) {

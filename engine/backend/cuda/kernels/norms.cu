@@ -111,12 +111,7 @@ __global__ void __launch_bounds__(MAX_THREADS) norm_rows(norm_arguments a) {
         return;
     }
     bool is_fp8 = a.codes.type == GPU_F8_E4M3;
-    float top = is_fp8 ? 448.0F : 127.0F;
-    largest = block_max(largest, shared);
-    float factor = largest > SMALLEST ? top / largest : 1.0F;
-    if (threadIdx.x == 0) {
-        a.codes.scale[blockIdx.x] = largest > SMALLEST ? largest / top : 1.0F;
-    }
+    float factor = set_scale(a.codes, blockIdx.x, block_max(largest, shared));
     unsigned char *codes = static_cast<unsigned char *>(a.codes.data) + (int64_t)blockIdx.x * a.n_cols;
 #pragma unroll
     for (int i = 0; i < n_parts; i++) {

@@ -16,12 +16,7 @@ __global__ void __launch_bounds__(MAX_THREADS)
         }
     }
     bool is_fp8 = codes.type == GPU_F8_E4M3;
-    float top = is_fp8 ? 448.0F : 127.0F;
-    largest = block_max(largest, shared);
-    float factor = largest > SMALLEST ? top / largest : 1.0F;
-    if (threadIdx.x == 0) {
-        codes.scale[blockIdx.x] = largest > SMALLEST ? largest / top : 1.0F;
-    }
+    float factor = set_scale(codes, blockIdx.x, block_max(largest, shared));
     unsigned char *to = static_cast<unsigned char *>(codes.data) + (int64_t)blockIdx.x * n_cols;
     for (int at = (int)threadIdx.x * LANES; at < n_cols; at += (int)blockDim.x * LANES) {
         load8<IS_FAST>(row + at, n_cols - at, v); /* from a cache: the block has just read it */
