@@ -4,7 +4,7 @@ set -eu
 build=$1
 model=${2:-}
 failed=0
-"$build/tests/bench/bench_tokenizer" || failed=1
+"$build/tests/bench/bench_tokenizer" tests/fixtures/golden/tokenizer-qwen/tokenizer.json.xz || failed=1
 if [ -x "$build/tests/bench/bench_ops" ]; then
     "$build/tests/bench/bench_ops" || failed=1
 fi

@@ -10,30 +10,16 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "backend/onednn/shim.h"
-#include "core/memory.h"
 #include "pipeline/request.h"
+#include "rival.h"
+#include "support.h"
 
 #define N_REPEATS 3
 #define PROMPT "a red fox in the snow, morning light"
 #define MAX_ANONYMOUS_BYTES 1.5e9
 #define MAX_START_SECONDS 1.0
-
-static double now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum cyi_status status, const struct cyi_error *err) {
-    if (status != CYI_OK) {
-        (void)fprintf(stderr, "bench_model: %s\n", err->text);
-        exit(2);
-    }
-}
 
 /* ---- R ---- */
 
@@ -43,50 +29,13 @@ struct shape {
 
 /* Best floating-point operations a second of y [M, N] = x [M, K] · w [N, K]ᵀ in bf16. */
 static double measure_rate(const struct shape *s, int n_threads) {
-    struct cyi_error err = { 0 };
-    struct arena *arena = NULL;
-    struct shim *shim = NULL;
-    struct shim_stream *stream = NULL;
-    struct shim_op *op = NULL;
-    const struct shim_spec spec = { .kind = SHIM_MATMUL,
-                                    .weights = SHIM_NK,
-                                    .plain = SHIM_NK,
-                                    .in = DTYPE_BF16,
-                                    .out = DTYPE_BF16,
-                                    .m = s->m,
-                                    .n = s->n,
-                                    .k = s->k,
-                                    .a_stride = s->k,
-                                    .b_stride = s->k,
-                                    .c_stride = s->n,
-                                    .n_threads = n_threads };
-    const int64_t sizes[3] = { s->m * s->k, s->n * s->k, s->m * s->n };
-    uint16_t *data[3];
-    check(arena_create(&mem_default_allocator, &arena, &err), &err);
-    check(shim_create(&mem_default_allocator, &shim, &err), &err);
-    check(shim_stream_create(shim, &stream, &err), &err);
-    check(shim_op_create(shim, &spec, &op, &err), &err);
-    for (int i = 0; i < 3; i++) {
-        data[i] = arena_alloc(arena, (size_t)sizes[i], sizeof *data[i]);
-        if (data[i] == NULL) {
-            check(error_memory(&err, "a matrix", (size_t)sizes[i] * sizeof *data[i]), &err);
-        }
-        for (int64_t j = 0; j < sizes[i]; j++) {
-            data[i][j] = float_to_bf16((float)((uint32_t)j * 2654435761U >> 8) / 0x1p24F - 0.5F);
-        }
-    }
-    void *scratch = arena_alloc(arena, 1, shim_op_get_scratch(op));
+    struct rival *rival = rival_create(s->m, s->n, s->k, n_threads);
     double best = 1e30;
     for (int i = 0; i <= N_REPEATS; i++) {
-        double start = now();
-        check(shim_run(op, stream, data[0], data[1], data[2], scratch, &err), &err);
-        double seconds = now() - start;
+        double seconds = rival_time(rival);
         best = i > 0 && seconds < best ? seconds : best; /* the first one only warms up */
     }
-    shim_op_free(shim, op);
-    shim_stream_free(stream);
-    shim_free(shim);
-    arena_free(arena);
+    rival_free(rival);
     return 2 * (double)s->m * (double)s->n * (double)s->k / best;
 }
 
@@ -119,7 +68,7 @@ static bool on_progress(void *user, const struct cyi_progress *progress) {
     double bytes = read_status("RssAnon:");
     watch->anonymous_bytes = bytes > watch->anonymous_bytes ? bytes : watch->anonymous_bytes;
     if (progress->phase == CYI_PHASE_DENOISE && watch->first_step == 0.0) {
-        watch->first_step = now();
+        watch->first_step = now_seconds(CLOCK_MONOTONIC);
         return !watch->stops_there;
     }
     return true;
@@ -243,7 +192,7 @@ static int run_again(char **argv, const char *cache_dir) {
 }
 
 int main(int argc, char **argv) {
-    begun = now();
+    begun = now_seconds(CLOCK_MONOTONIC);
     int size = argc > 2 ? atoi(argv[2]) : 0;
     int n_steps = argc > 3 ? atoi(argv[3]) : 2;
     const char *remembered = getenv("BENCH_MODEL_CACHE"); /* set for the second process */

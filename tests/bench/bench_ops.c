@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "backend/backend.h"
-#include "backend/onednn/shim.h"
+#include "rival.h"
+#include "support.h"
 
 #define N_REPEATS 5
 
@@ -59,25 +59,10 @@ static const struct {
 
 struct bench {
     struct exec ex;
-    struct shim *shim;
-    struct shim_stream *stream;
     int n_threads;
     const char *word;
     int n_slow;
 };
-
-static double now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void check(enum cyi_status status, const struct cyi_error *err) {
-    if (status != CYI_OK) {
-        (void)fprintf(stderr, "bench_ops: %s\n", err->text);
-        exit(2);
-    }
-}
 
 /* A tensor of small numbers between −0.5 and 0.5. */
 static struct tensor fill(struct bench *b, enum dtype dtype, int rank, const int64_t *shape) {
@@ -96,49 +81,13 @@ static struct tensor fill_2d(struct bench *b, enum dtype dtype, int64_t n_rows, 
     return fill(b, dtype, 2, (const int64_t[]){ n_rows, n_cols });
 }
 
-/* ---- R ---- */
-
-struct rival {
-    struct shim_op *op;
-    const void *a, *b;
-    void *c, *scratch;
-};
-
-static struct rival make_rival(struct bench *b, int64_t m, int64_t n, int64_t k) {
-    struct cyi_error err = { 0 };
-    struct shim_spec spec = {
-        .kind = SHIM_MATMUL, .weights = SHIM_NK, .plain = SHIM_NK, .in = DTYPE_BF16, .out = DTYPE_BF16
-    };
-    spec.m = m;
-    spec.n = n;
-    spec.k = k;
-    spec.a_stride = k;
-    spec.b_stride = k;
-    spec.c_stride = n;
-    spec.n_threads = b->n_threads;
-    struct rival r = { 0 };
-    check(shim_op_create(b->shim, &spec, &r.op, &err), &err);
-    r.a = fill_2d(b, DTYPE_BF16, m, k).data;
-    r.b = fill_2d(b, DTYPE_BF16, n, k).data;
-    r.c = fill_2d(b, DTYPE_BF16, m, n).data;
-    r.scratch = arena_alloc(b->ex.arena, 1, shim_op_get_scratch(r.op));
-    return r;
-}
-
-static double time_rival(struct bench *b, const struct rival *r) {
-    struct cyi_error err = { 0 };
-    double start = now();
-    check(shim_run(r->op, b->stream, r->a, r->b, r->c, r->scratch, &err), &err);
-    return now() - start;
-}
-
 /* ---- Rows ---- */
 
 static double run_op(struct bench *b, enum op op, const union op_args *args) {
     struct cyi_error err = { 0 };
-    double start = now();
+    double start = now_seconds(CLOCK_MONOTONIC);
     check(b->ex.backend->vtable->run(b->ex.backend, op, args, &err), &err);
-    return now() - start;
+    return now_seconds(CLOCK_MONOTONIC) - start;
 }
 
 static bool is_wanted(const struct bench *b, const char *name) {
@@ -147,15 +96,15 @@ static bool is_wanted(const struct bench *b, const char *name) {
 
 /* Our best time beside the rival's, run in turn, and the row that says so. */
 static void report_flops(struct bench *b, const char *name, enum op op, const union op_args *args, double flops,
-                         const struct rival *rival, double rival_flops, double limit) {
+                         struct rival *rival, double rival_flops, double limit) {
     double best = 1e30;
     double rival_best = 1e30;
     for (int i = 0; i <= N_REPEATS; i++) {
-        double rival_time = time_rival(b, rival);
+        double rival_seconds = rival_time(rival);
         double time = run_op(b, op, args);
         if (i > 0) { /* the first round only warms up */
             best = time < best ? time : best;
-            rival_best = rival_time < rival_best ? rival_time : rival_best;
+            rival_best = rival_seconds < rival_best ? rival_seconds : rival_best;
         }
     }
     double rate = flops / best * 1e-9;
@@ -165,7 +114,7 @@ static void report_flops(struct bench *b, const char *name, enum op op, const un
     (void)printf("%-26s %9.2f ms %8.0f GF/s   R %8.0f GF/s   ratio %.2f (limit %.2f)%s\n", name, best * 1e3, rate,
                  rival_rate, rate / rival_rate, limit, is_fast ? "" : "   BEHIND");
     (void)fflush(stdout);
-    shim_op_free(b->shim, rival->op);
+    rival_free(rival);
 }
 
 static void bench_linear(struct bench *b) {
@@ -177,7 +126,7 @@ static void bench_linear(struct bench *b) {
             continue;
         }
         struct arena_mark mark = arena_get_mark(b->ex.arena);
-        struct rival rival = make_rival(b, m, n, k);
+        struct rival *rival = rival_create(m, n, k, b->n_threads);
         struct tensor x = fill_2d(b, DTYPE_BF16, m, k);
         struct tensor weight = fill_2d(b, DTYPE_BF16, n, k);
         struct tensor gate = fill(b, DTYPE_F32, 1, &n);
@@ -188,7 +137,7 @@ static void bench_linear(struct bench *b) {
             args.linear.residual = &y;
         }
         double flops = 2 * (double)m * (double)n * (double)k;
-        report_flops(b, linears[i].name, OP_LINEAR, &args, flops, &rival, flops, 0.9);
+        report_flops(b, linears[i].name, OP_LINEAR, &args, flops, rival, flops, 0.9);
         arena_release(b->ex.arena, mark);
     }
 }
@@ -200,7 +149,7 @@ static void bench_attention(struct bench *b) {
             continue;
         }
         struct arena_mark mark = arena_get_mark(b->ex.arena);
-        struct rival rival = make_rival(b, 768, 9216, 3072);
+        struct rival *rival = rival_create(768, 9216, 3072, b->n_threads);
         struct tensor q = fill_2d(b, DTYPE_BF16, s, attentions[i].n_heads * 128);
         struct tensor k = fill_2d(b, DTYPE_BF16, s, attentions[i].n_kv_heads * 128);
         struct tensor v = fill_2d(b, DTYPE_BF16, s, attentions[i].n_kv_heads * 128);
@@ -212,7 +161,7 @@ static void bench_attention(struct bench *b) {
         args.attention.is_causal = attentions[i].is_causal;
         args.attention.scale = 0.08838835F;
         double flops = 4.0 * (double)s * (double)s * 128 * (double)attentions[i].n_heads;
-        report_flops(b, attentions[i].name, OP_ATTENTION, &args, attentions[i].is_causal ? flops / 2 : flops, &rival,
+        report_flops(b, attentions[i].name, OP_ATTENTION, &args, attentions[i].is_causal ? flops / 2 : flops, rival,
                      2.0 * 768 * 9216 * 3072, attentions[i].is_causal ? 0.25 : 0.5);
         arena_release(b->ex.arena, mark);
     }
@@ -228,7 +177,7 @@ static void bench_conv(struct bench *b) {
             continue;
         }
         struct arena_mark mark = arena_get_mark(b->ex.arena);
-        struct rival rival = make_rival(b, 768, 9216, 3072);
+        struct rival *rival = rival_create(768, 9216, 3072, b->n_threads);
         struct tensor x = fill(b, DTYPE_BF16, 3, (const int64_t[]){ size, size, c });
         struct tensor weight = fill(b, DTYPE_BF16, 4, (const int64_t[]){ o, c, 3, 3 });
         struct tensor scale = fill(b, DTYPE_F32, 1, &c);
@@ -243,7 +192,7 @@ static void bench_conv(struct bench *b) {
         args.conv2d.stride = 1;
         args.conv2d.pad_top = args.conv2d.pad_left = args.conv2d.pad_bottom = args.conv2d.pad_right = 1;
         double flops = 18.0 * (double)(to * to) * (double)c * (double)o;
-        report_flops(b, convs[i].name, OP_CONV2D, &args, flops, &rival, 2.0 * 768 * 9216 * 3072, o < 16 ? 0.0 : 0.6);
+        report_flops(b, convs[i].name, OP_CONV2D, &args, flops, rival, 2.0 * 768 * 9216 * 3072, o < 16 ? 0.0 : 0.6);
         arena_release(b->ex.arena, mark);
     }
 }
@@ -309,14 +258,12 @@ int main(int argc, char **argv) {
         (void)fprintf(stderr, "usage: bench_ops [THREADS [WORD]]\n");
         return 2;
     }
-    struct backend_options options = { &mem_default_allocator, b.n_threads };
+    struct backend_options options = { .allocator = &mem_default_allocator, .n_threads = b.n_threads };
     struct backend_info info;
     omp_set_num_threads(b.n_threads);
     (void)backend_onednn.get_info(0, &info, NULL);
     check(arena_create(&mem_default_allocator, &b.ex.arena, &err), &err);
     check(backend_onednn.create(&options, &b.ex.backend, &err), &err);
-    check(shim_create(&mem_default_allocator, &b.shim, &err), &err);
-    check(shim_stream_create(b.shim, &b.stream, &err), &err);
     (void)printf("%s, %s, %d threads\n", info.version, info.isa, b.n_threads);
     bench_linear(&b);
     bench_attention(&b);
@@ -325,8 +272,6 @@ int main(int argc, char **argv) {
     (void)printf("scratch and packed weights: %.1f MB at most\n",
                  (double)b.ex.backend->vtable->get_peak(b.ex.backend) * 1e-6);
     backend_free(b.ex.backend);
-    shim_stream_free(b.stream);
-    shim_free(b.shim);
     arena_free(b.ex.arena);
     return b.n_slow > 0;
 }

@@ -2,7 +2,6 @@
  * memory held. Every picture has a prompt of its own, so that no embedding is remembered. One process may measure several sizes. */
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cyberimage.h"
+#include "support.h"
 
 static const char usage[] = "usage: bench_picture [OPTIONS] MODEL\n"
                             "\n"
@@ -34,15 +33,6 @@ struct options {
     int widths[MAX_SIZES], heights[MAX_SIZES], n_sizes;
     int n_steps, n_pictures, n_warm_up;
 };
-
-__attribute__((format(printf, 1, 2), noreturn)) static void die(const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    (void)vfprintf(stderr, format, args);
-    va_end(args);
-    (void)fputc('\n', stderr);
-    exit(1);
-}
 
 /* ---- Options ---- */
 
@@ -113,12 +103,6 @@ static bool parse_option(const char *name, const char *value, struct options *op
 }
 
 /* ---- What the system says of this process ---- */
-
-static double now_seconds(clockid_t clock) {
-    struct timespec now = { 0 };
-    (void)clock_gettime(clock, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
 
 /* One number of a file of /proc, the n-th word after `after`; 0 when there is none. */
 static uint64_t read_word(const char *path, const char *after, int n) {

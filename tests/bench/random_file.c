@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,15 +23,6 @@
 #define TABLE_SIZE ((size_t)1 << TABLE_BITS)
 #define CHUNK ((size_t)4 * 1024 * 1024) /* values that one core makes at a time; a multiple of 4 */
 #define PATH_BYTES 4096
-
-void die(const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    (void)vfprintf(stderr, format, args);
-    va_end(args);
-    (void)fputc('\n', stderr);
-    exit(1);
-}
 
 /* ---- The list ---- */
 

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bench/support.h"
+
 enum fill {
     FILL_NORMAL,    /* N(0, std) */
     FILL_SINUSOIDS, /* N(0, std), less for the fast ones of as many cosines and sines as there are columns */
@@ -39,6 +41,5 @@ uint64_t random_list_write(const struct random_list *list, const char *folder, c
 
 /* A small file in a folder. */
 void write_text_file(const char *folder, const char *name, const char *text);
-__attribute__((format(printf, 1, 2), noreturn)) void die(const char *format, ...);
 
 #endif
