@@ -31,8 +31,7 @@ trap 'rm -rf "$content"' EXIT
 mkdir "$content/bin" "$content/lib"
 plugin=$build/libcyberimage-cuda.so
 [ -f "$plugin" ] || { echo "the build has no libcyberimage-cuda.so" >&2; exit 1; }
-tests=$(find $build/tests -type f -perm -100 \( -path '*/tests/cuda/*' -o -path '*/tests/bench/*' -o -name 'test_cuda*' -o \
-    -name 'test_kernels*' -o -name 'test_flash*' -o -name 'test_gemm*' -o -name 'test_conv*' -o -name 'test_backend*' -o \
+tests=$(find $build/tests -type f -perm -100 \( -path '*/tests/cuda/*' -o -path '*/tests/bench/*' -o \
     -name 'test_ops_*' -o -name test_pipeline -o -name test_neon \) ! -name '*.so' ! -path '*fake_cuda*' ! -path '*.p/*')
 for file in $build/cyberimage $plugin $tests; do
     strip -o "$content/bin/$(basename "$file")" "$file"

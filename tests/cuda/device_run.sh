@@ -151,7 +151,7 @@ stage_env() {
 }
 
 stage_check() {
-    each_program 60 0 'test_cuda*' 'test_kernels*' 'test_flash*' 'test_gemm*' 'test_conv*' 'test_backend*' 'test_ops_*'
+    each_program 60 0 test_flash 'test_ops_*'
 }
 
 stage_goldens() {
@@ -161,7 +161,7 @@ stage_goldens() {
 }
 
 stage_kernels() {
-    each_program 60 40 'bench_gpu*' 'bench_kernels*' 'bench_flash*'
+    each_program 60 40 bench_gpu bench_flash
 }
 
 stage_neon() {

@@ -291,17 +291,23 @@ static struct device_block *need_block(const void *address, const char *call) {
     return block;
 }
 
-cudaError_t cudaFree(void *block) {
+/* What freeing does before the block goes: it waits for all work. *ret_is_over: there is nothing to free, or it may not be freed now. */
+static cudaError_t begin_free(const void *block, bool *ret_is_over) {
     cudaError_t code = fake_begin_call();
-    if (block == NULL) {
+    *ret_is_over = block == NULL;
+    if (block == NULL || code != cudaSuccess) {
         return code;
     }
-    if (code == cudaSuccess) {
-        code = fake_forbid_in_capture(false);
-        if (code != cudaSuccess) {
-            return code;
-        }
-        code = fake_drain_all();
+    code = fake_forbid_in_capture(false);
+    *ret_is_over = code != cudaSuccess;
+    return *ret_is_over ? code : fake_drain_all();
+}
+
+cudaError_t cudaFree(void *block) {
+    bool is_over;
+    cudaError_t code = begin_free(block, &is_over);
+    if (is_over) {
+        return code;
     }
     remove_block(need_block(block, "cudaFree"));
     return code;
@@ -471,16 +477,10 @@ cudaError_t cudaMallocHost(void **ret, size_t size_bytes) {
 }
 
 cudaError_t cudaFreeHost(void *block) {
-    cudaError_t code = fake_begin_call();
-    if (block == NULL) {
+    bool is_over;
+    cudaError_t code = begin_free(block, &is_over);
+    if (is_over) {
         return code;
-    }
-    if (code == cudaSuccess) {
-        code = fake_forbid_in_capture(false);
-        if (code != cudaSuccess) {
-            return code;
-        }
-        code = fake_drain_all();
     }
     if (!remove_host_block(block, false)) {
         fake_cuda_abort("cudaFreeHost of %p, which is no block", block);

@@ -758,26 +758,24 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     return code;
 }
 
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+/* owner: the graph, recorded or ready to run, that holds the queue. */
+static cudaError_t destroy_graph(void *owner, struct queue *queue) {
     cudaError_t code = fake_begin_call();
-    if (exec == NULL) {
+    if (owner == NULL) {
         return code != cudaSuccess ? code : fake_fail(cudaErrorInvalidValue);
     }
-    clear(&exec->queue);
-    free(exec);
+    clear(queue);
+    free(owner);
     n_graphs--;
     return code;
 }
 
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    return destroy_graph(exec, exec != NULL ? &exec->queue : NULL);
+}
+
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-    cudaError_t code = fake_begin_call();
-    if (graph == NULL) {
-        return code != cudaSuccess ? code : fake_fail(cudaErrorInvalidValue);
-    }
-    clear(&graph->queue);
-    free(graph);
-    n_graphs--;
-    return code;
+    return destroy_graph(graph, graph != NULL ? &graph->queue : NULL);
 }
 
 /* ---- All of it ---- */
