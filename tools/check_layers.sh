@@ -25,6 +25,7 @@ upper="pipeline/ models/ nn/ sample/"
     check engine/backend $upper text/ io/
     check engine/nn pipeline/ models/ sample/ text/ backend/
     check engine/models pipeline/ sample/ text/ backend/
+    check common $upper text/ ops/ backend/ io/ core/ cli/ server/ worker/
     check cli pipeline/ models/ nn/ sample/ text/ ops/ backend/ io/ core/
 }
 # Models know operations, not who computes them.

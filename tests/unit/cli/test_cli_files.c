@@ -1,7 +1,7 @@
 /* Finding models in folders of a temporary home, naming outputs, limits of control groups. */
-#include "../../../cli/model_search.h"
 #include "../../../cli/output.h"
-#include "../../../cli/system_info.h"
+#include "model_search.h"
+#include "system_info.h"
 
 #include "../../../cli/options.h"
 

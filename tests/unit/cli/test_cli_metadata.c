@@ -1,5 +1,5 @@
 /* What a picture says about itself: the recipe as JSON and as A1111 text, there and back; and the texts of other programs. */
-#include "../../../cli/metadata.h"
+#include "metadata.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,8 +3,8 @@
  * In this order: ./models, each folder of CYBERIMAGE_MODELS (colon-separated), $XDG_DATA_HOME/cyberimage/models or
  * ~/.local/share/cyberimage/models, models/ beside the program, above it and in ../share/cyberimage/, and the Hugging Face cache
  * ($HF_HUB_CACHE, $HF_HOME/hub or ~/.cache/huggingface/hub). */
-#ifndef CLI_MODEL_SEARCH_H
-#define CLI_MODEL_SEARCH_H
+#ifndef COMMON_MODEL_SEARCH_H
+#define COMMON_MODEL_SEARCH_H
 
 #include "text.h"
 

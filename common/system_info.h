@@ -1,6 +1,6 @@
 /* system_info: what this machine offers a process: processor, cores, memory, libraries. Read from /proc and the control groups. */
-#ifndef CLI_SYSTEM_INFO_H
-#define CLI_SYSTEM_INFO_H
+#ifndef COMMON_SYSTEM_INFO_H
+#define COMMON_SYSTEM_INFO_H
 
 #include "text.h"
 

@@ -3,8 +3,8 @@
  *
  * Nothing in it depends on when or how fast a picture was made, so that the same recipe gives the same bytes. Input pictures are
  * known by their file name (without folders) and the SHA-256 of the file. */
-#ifndef CLI_METADATA_H
-#define CLI_METADATA_H
+#ifndef COMMON_METADATA_H
+#define COMMON_METADATA_H
 
 #include "files.h"
 

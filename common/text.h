@@ -1,8 +1,8 @@
 /* text: the program's small change. Strings that grow, memory that is never NULL, numbers for people, and text of others made
  * safe for a terminal. When memory runs out these functions say so and end the program with exit code 1: unlike the engine, the
  * command line has nothing better to do then. */
-#ifndef CLI_TEXT_H
-#define CLI_TEXT_H
+#ifndef COMMON_TEXT_H
+#define COMMON_TEXT_H
 
 #include "cyberimage.h"
 

@@ -1,7 +1,7 @@
 /* files: what the command line does with folders and files beside the pictures themselves: cache folder, reading an input with its
  * SHA-256, and naming what comes out so that nothing is ever overwritten by accident. */
-#ifndef CLI_FILES_H
-#define CLI_FILES_H
+#ifndef COMMON_FILES_H
+#define COMMON_FILES_H
 
 #include "text.h"
 
