@@ -4,7 +4,7 @@
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config libdnnl-dev libjansson-dev libspng-dev libturbojpeg0-dev libwebp-dev
-       libsodium-dev libpcre2-dev libutf8proc-dev zlib1g-dev"
+       libsodium-dev libpcre2-dev libutf8proc-dev zlib1g-dev libmicrohttpd-dev libsqlite3-dev libcurl4-openssl-dev python3-yaml"
 test="libcmocka-dev g++ python3 xz-utils"
 lint="clang-format-14 clang-tidy-14 libomp-14-dev"
 

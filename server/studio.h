@@ -1,0 +1,42 @@
+/* studio: the parts of a running server, and how they are started and stopped. Routes get this and hand on what a part
+ * needs. */
+#ifndef SERVER_STUDIO_H
+#define SERVER_STUDIO_H
+
+#include "base/events.h"
+#include "base/settings.h"
+#include "store/db.h"
+
+struct enricher;
+struct gallery;
+struct gate;
+struct http;
+struct queue;
+
+/* Where things lie: absolute paths, made from the settings. */
+struct studio_paths {
+    char *data, *images, *database, *cache;
+    char *program; /* this executable, started again as worker */
+};
+
+struct studio {
+    struct settings *settings;
+    struct studio_paths paths;
+    struct store *store;
+    struct events *events;
+    struct gate *gate;         /* security/: who may what */
+    struct gallery *gallery;   /* gallery/: pictures */
+    struct queue *queue;       /* jobs/: jobs and workers */
+    struct enricher *enricher; /* enrich/ */
+    struct http *http;
+    int64_t started_us;
+};
+
+/* Opens the data folder (one studio at a time), database, parts and listener. Errors: a sentence for the console. */
+enum problem_code studio_start(struct settings *settings, struct studio **ret_studio, struct problem *problem);
+/* The link that signs the owner in once; NULL with no-auth. A new string. */
+char *studio_sign_in_link(struct studio *studio);
+/* Ends everything in order: listener, queue (the running job goes back), gallery, database. */
+void studio_stop(struct studio *studio);
+
+#endif
