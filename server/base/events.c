@@ -23,6 +23,7 @@ struct events {
     pthread_mutex_t mutex; /* guards all below */
     uint64_t last_id;      /* ids begin at 1; the event of id i is in ring[i % EVENTS_KEPT] */
     struct event ring[EVENTS_KEPT];
+    pthread_mutex_t waking; /* guards wake and user, also while wake runs: who takes it away may free user */
     void (*wake)(void *user);
     void *user;
 };
@@ -30,6 +31,7 @@ struct events {
 struct events *events_create(void) {
     struct events *events = text_alloc(1, sizeof *events);
     (void)pthread_mutex_init(&events->mutex, NULL);
+    (void)pthread_mutex_init(&events->waking, NULL);
     return events;
 }
 
@@ -42,6 +44,7 @@ void events_free(struct events *events) {
         free(events->ring[i].owner);
     }
     (void)pthread_mutex_destroy(&events->mutex);
+    (void)pthread_mutex_destroy(&events->waking);
     free(events);
 }
 
@@ -84,21 +87,21 @@ uint64_t events_publish(struct events *events, const char *type, const char *own
     event_unref(event->text);
     free(event->owner);
     *event = (struct event){ make_text(id, type, data), text_copy(owner) };
-    void (*wake)(void *) = events->wake;
-    void *user = events->user;
     (void)pthread_mutex_unlock(&events->mutex);
     json_decref(data);
-    if (wake != NULL) {
-        wake(user);
+    (void)pthread_mutex_lock(&events->waking);
+    if (events->wake != NULL) {
+        events->wake(events->user);
     }
+    (void)pthread_mutex_unlock(&events->waking);
     return id;
 }
 
 void events_on_publish(struct events *events, void (*wake)(void *user), void *user) {
-    (void)pthread_mutex_lock(&events->mutex);
+    (void)pthread_mutex_lock(&events->waking);
     events->wake = wake;
     events->user = user;
-    (void)pthread_mutex_unlock(&events->mutex);
+    (void)pthread_mutex_unlock(&events->waking);
 }
 
 uint64_t events_last_id(struct events *events) {
