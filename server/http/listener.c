@@ -1,0 +1,443 @@
+/* listener: the library's daemon, and the way of a request through its stages: see http_internal.h. */
+#include "http/http_internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "files.h"
+
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#define MAX_PEM_BYTES ((size_t)256 * 1024)
+#define DRAIN_BYTES                                                                                                    \
+    ((size_t)64 * 1024) /* of a refused body that is read anyway, so that the answer is not lost in a reset */
+#define STOP_US (5 * CLOCK_SECOND) /* that open requests get when the listener stops */
+
+bool http_is_trusted(const struct http *http, const struct address *address) {
+    return address_is_within(address, http->trusted, http->n_trusted);
+}
+
+/* ---- The head ---- */
+
+/* Takes the target apart: what lies below the base path is ours. A proxy may have cut the base path off already. */
+static enum problem_code read_target(struct request *request, struct problem *problem) {
+    const struct http *http = request->http;
+    const size_t n_base = strlen(http->base_path);
+    char *question = strchr(request->target, '?');
+    const char *query = question != NULL ? question + 1 : "";
+    enum problem_code st = PROBLEM_NONE;
+    if (question != NULL) {
+        *question = '\0';
+    }
+    const char *path = request->target;
+    const char *prefix =
+        http_is_trusted(http, &request->connection->address) ? request_header(request, "X-Forwarded-Prefix") : NULL;
+    if (n_base > 0 && strncmp(path, http->base_path, n_base) == 0 && path[n_base] == '/') {
+        path += n_base;
+    } else if (n_base > 0 && (prefix == NULL || strcmp(prefix, http->base_path) != 0)) {
+        return problem_set(problem, PROBLEM_NOT_FOUND, NULL, "the studio lies below %s/", http->base_path);
+    }
+    TRY(path_read(path, strlen(path), &request->path, problem));
+    request->route_path = path;
+    TRY(query_read(query, &request->query, problem));
+done:
+    return st;
+}
+
+static bool has_right(const struct request *request) {
+    const unsigned needed = request->route->access;
+    return (request->caller.access & needed) == needed;
+}
+
+static enum problem_code check_caller(struct request *request, struct problem *problem) {
+    const struct http_options *options = &request->http->options;
+    const char *cookie = request_header(request, "Cookie"), *authorization = request_header(request, "Authorization");
+    enum problem_code st = PROBLEM_NONE;
+    struct problem found = { 0 };
+    if (options->identify != NULL) {
+        st = options->identify(options->studio, cookie, authorization, request->address, &request->caller, &found);
+    }
+    if (st == PROBLEM_UNAUTHENTICATED &&
+        request->route->access == ACCESS_ANYBODY) { /* an old cookie may sign in again */
+        request->caller = (struct caller){ 0 };
+        st = PROBLEM_NONE;
+    }
+    if (st != PROBLEM_NONE) {
+        *problem = found;
+        return problem_set(problem, st, NULL, "%s", problem_title(st));
+    }
+    request->actor = (struct actor){ request->caller.name[0] != '\0' ? request->caller.name : NULL,
+                                     request->caller.user_id[0] != '\0' ? request->caller.user_id : NULL,
+                                     request->address, request_header(request, "User-Agent") };
+    TRY(check_forgery(request, problem));
+    if (!has_right(request)) {
+        return request->caller.role == ROLE_NONE
+                   ? problem_set(problem, PROBLEM_UNAUTHENTICATED, NULL, "sign in, or send a token, to do this")
+                   : problem_set(problem, PROBLEM_FORBIDDEN, NULL, "this account or token may not do this");
+    }
+    if (options->count != NULL && (request->route->flags & ROUTE_UNCOUNTED) == 0) {
+        TRY(options->count(options->studio, &request->caller, request->address, problem));
+    }
+done:
+    return st;
+}
+
+/* OPTIONS: what may be done here; and for pages of configured origins, what they may send. */
+static void answer_options(struct request *request, const char *allow) {
+    struct response *response = &request->response;
+    response_empty(response);
+    response_header(response, "Allow", allow);
+    if (request->cors_origin != NULL && request_header(request, "Access-Control-Request-Method") != NULL) {
+        response_header(response, "Access-Control-Allow-Methods", allow);
+        response_header(response, "Access-Control-Allow-Headers",
+                        "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Range, "
+                        "X-CyberImage");
+        response_header(response, "Access-Control-Max-Age", "600");
+    }
+}
+
+/* From the head alone: may this go on? request->route is NULL after NONE when it is answered already (OPTIONS). */
+static enum problem_code admit(struct request *request, const char *method, const char *version,
+                               struct problem *problem) {
+    enum problem_code st = PROBLEM_NONE;
+    char allow[128] = "";
+    (void)snprintf(request->method, sizeof request->method, "%.15s", method);
+    request->is_head = strcmp(method, "HEAD") == 0;
+    TRY(request_copy_headers(request, problem));
+    TRY(check_framing(request, version, problem));
+    TRY(check_host(request, problem));
+    check_origin(request);
+    if (atomic_load(&request->http->is_stopping)) {
+        return problem_set(problem, PROBLEM_UNAVAILABLE, NULL, "the studio is stopping");
+    }
+    TRY(read_target(request, problem));
+    st = route_find(request, allow, problem);
+    if (st == PROBLEM_METHOD) {
+        response_header(&request->response, "Allow", allow);
+    }
+    TRY(st);
+    if (request->route == NULL) {
+        answer_options(request, allow);
+        goto done;
+    }
+    TRY(check_caller(request, problem));
+    TRY(body_check(request, problem));
+done:
+    return st;
+}
+
+/* ---- The stages ---- */
+
+static uint64_t announced_bytes(const struct request *request) {
+    const char *length = request_header(request, "Content-Length");
+    return request_header(request, "Transfer-Encoding") != NULL ? UINT64_MAX
+           : length != NULL                                     ? strtoull(length, NULL, 10)
+                                                                : 0;
+}
+
+/* A refusal is said at once when the body would be long or its length is not clear; a short body is read and forgotten
+ * first: closing
+ * a socket with unread bytes resets it, and the client might never see why. */
+static enum MHD_Result refuse(struct request *request) {
+    const uint64_t n = announced_bytes(request);
+    const bool is_unclear = request->problem.code == PROBLEM_MALFORMED || request->problem.code == PROBLEM_HEADERS;
+    const bool is_upload = strcmp(request->method, "POST") == 0 || strcmp(request->method, "PUT") == 0;
+    if (is_unclear) {
+        response_header(&request->response, "Connection", "close");
+    }
+    if (n == 0 || is_unclear || (is_upload && (n > DRAIN_BYTES || request_header(request, "Expect") != NULL))) {
+        return answer_send(request);
+    }
+    request->body_max = 0;
+    request->body_fault = request->status;
+    return MHD_YES;
+}
+
+static enum MHD_Result take_head(struct request *request, const char *method, const char *version) {
+    (void)atomic_fetch_add(&request->http->n_requests, 1);
+    request->stage = STAGE_BODY;
+    request->status = admit(request, method, version, &request->problem);
+    return request->status != PROBLEM_NONE ? refuse(request) : MHD_YES;
+}
+
+static enum MHD_Result run(struct request *request) {
+    struct http *http = request->http;
+    connections_expect(&http->connections, request->connection, 0);
+    request->stage = STAGE_RUNS;
+    if (request->status == PROBLEM_NONE) {
+        request->status = body_finish(request, &request->problem);
+    }
+    if (request->status == PROBLEM_NONE && request->route != NULL) {
+        if ((request->route->flags & ROUTE_SLOW) != 0) {
+            request->status = task_start(request, &request->problem);
+            return request->status == PROBLEM_NONE ? MHD_YES : answer_send(request);
+        }
+        request->status = request_run(request);
+        if (request->status == PROBLEM_NONE && request->response.kind == ANSWER_EVENTS) {
+            request->status = watcher_check(request, &request->problem);
+        }
+    }
+    return answer_send(request);
+}
+
+static enum MHD_Result on_request(void *user, struct MHD_Connection *link, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *n_data, void **state) {
+    struct request *request = *state;
+    (void)user;
+    (void)link;
+    (void)url;
+    switch (request->stage) {
+    case STAGE_HEAD:
+        return take_head(request, method, version);
+    case STAGE_BODY:
+        if (*n_data > 0) {
+            const bool goes_on = body_add(request, data, *n_data);
+            *n_data = 0;
+            return goes_on ? MHD_YES : MHD_NO;
+        }
+        return run(request);
+    default:
+        return request->stage == STAGE_RUNS ? answer_send(request) : MHD_YES;
+    }
+}
+
+/* ---- What the library calls ---- */
+
+static void *on_target(void *user, const char *target, struct MHD_Connection *link) {
+    struct http *http = user;
+    struct request *request = request_create(http, target);
+    request->link = link;
+    request->connection = MHD_get_connection_info(link, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    (void)atomic_fetch_add(&http->n_active, 1);
+    return request;
+}
+
+static void on_completed(void *user, struct MHD_Connection *link, void **state, enum MHD_RequestTerminationCode why) {
+    struct http *http = user;
+    struct request *request = *state;
+    (void)link;
+    (void)why;
+    if (request == NULL) {
+        return;
+    }
+    *state = NULL;
+    connections_expect(&http->connections, request->connection, clock_monotonic_us() + 4 * http->timeout_us);
+    (void)pthread_mutex_lock(&request->mutex);
+    request->is_gone = true;
+    request->is_suspended = false;
+    (void)pthread_cond_broadcast(&request->changed);
+    (void)pthread_mutex_unlock(&request->mutex);
+    request_unref(request);
+    (void)atomic_fetch_sub(&http->n_active, 1);
+}
+
+static void on_connection(void *user, struct MHD_Connection *link, void **state,
+                          enum MHD_ConnectionNotificationCode what) {
+    struct http *http = user;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        const int fd = MHD_get_connection_info(link, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        const struct sockaddr *address = MHD_get_connection_info(link, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+        *state = connections_add(http, fd, address);
+    } else if (*state != NULL) {
+        connections_remove(&http->connections, *state);
+        *state = NULL;
+    }
+}
+
+static enum MHD_Result on_accept(void *user, const struct sockaddr *address, socklen_t size) {
+    (void)size;
+    return connections_have_room(user, address) ? MHD_YES : MHD_NO;
+}
+
+__attribute__((format(printf, 2, 0))) static void on_words(void *user, const char *format, va_list arguments) {
+    char words[300];
+    (void)user;
+    (void)vsnprintf(words, sizeof words, format, arguments);
+    log_event(LOG_DEBUG, "http.library", JSON("{s:o}", "words", json_text(words)));
+}
+
+/* Paths are decoded by us, strictly. */
+static size_t keep_escapes(void *user, struct MHD_Connection *link, char *text) {
+    (void)user;
+    (void)link;
+    return strlen(text);
+}
+
+/* ---- Start ---- */
+
+static enum problem_code read_pem(struct settings *settings, enum setting setting, char **ret_text,
+                                  struct problem *problem) {
+    struct cyi_error err = { 0 };
+    void *data = NULL;
+    size_t n = 0;
+    char *path = settings_text(settings, setting);
+    const char *name = setting_row(setting)->name;
+    enum problem_code st = PROBLEM_NONE;
+    if (path[0] != '\0' && files_read(path, MAX_PEM_BYTES, &data, &n, &err) != CYI_OK) {
+        st = problem_set(problem, PROBLEM_INTERNAL, name, "%s: %.400s", name, err.text);
+    } else if (path[0] != '\0') {
+        *ret_text = text_alloc(n + 1, 1);
+        memcpy(*ret_text, data, n);
+        sodium_memzero(data, n);
+    }
+    free(data);
+    free(path);
+    return st;
+}
+
+static enum problem_code read_settings(struct http *http, struct problem *problem) {
+    struct settings *settings = http->options.settings;
+    enum problem_code st = PROBLEM_NONE;
+    char *listen = settings_text(settings, SETTING_listen), *trusted = settings_text(settings, SETTING_trusted_proxies);
+    char *origins = settings_text(settings, SETTING_cors_origins);
+    http->base_path = settings_text(settings, SETTING_base_path);
+    http->timeout_us = settings_int(settings, SETTING_http_timeout) * CLOCK_SECOND;
+    http->max_body = (size_t)settings_int(settings, SETTING_body_bytes);
+    http->max_per_address = (size_t)settings_int(settings, SETTING_http_per_address);
+    http->has_cors = origins[0] != '\0';
+    size_t n = strlen(http->base_path);
+    while (n > 0 && http->base_path[n - 1] == '/') {
+        http->base_path[--n] = '\0';
+    }
+    struct path path = { 0 };
+    if (n > 0 && path_read(http->base_path, n, &path, NULL) != PROBLEM_NONE) {
+        st = problem_set(problem, PROBLEM_INVALID, "base-path",
+                         "base-path must be a path such as /studio, not \"%.100s\"", http->base_path);
+    }
+    path_free(&path);
+    TRY(st);
+    TRY(address_parse_listen(listen, &http->listen, problem));
+    TRY(address_parse_ranges(trusted, &http->trusted, &http->n_trusted, problem));
+    TRY(read_pem(settings, SETTING_tls_certificate, &http->certificate, problem));
+    TRY(read_pem(settings, SETTING_tls_key, &http->key, problem));
+    if ((http->certificate == NULL) != (http->key == NULL)) {
+        st = problem_set(problem, PROBLEM_INVALID, "tls-key", "TLS needs both tls-certificate and tls-key");
+    }
+done:
+    free(origins);
+    free(trusted);
+    free(listen);
+    return st;
+}
+
+static struct MHD_Daemon *start_daemon(struct http *http, int fd) {
+    struct settings *settings = http->options.settings;
+    const bool has_tls = http->certificate != NULL;
+    const unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                           (http->listen.socket.ss_family == AF_INET6 ? (unsigned)MHD_USE_IPv6 : 0U) |
+                           (has_tls ? (unsigned)MHD_USE_TLS : 0U);
+    struct MHD_OptionItem tls[] = { { MHD_OPTION_HTTPS_MEM_CERT, 0, http->certificate },
+                                    { MHD_OPTION_HTTPS_MEM_KEY, 0, http->key },
+                                    { MHD_OPTION_END, 0, NULL } };
+    struct MHD_OptionItem none[] = { { MHD_OPTION_END, 0, NULL } };
+    return MHD_start_daemon(flags, 0, on_accept, http, on_request, http, MHD_OPTION_EXTERNAL_LOGGER, on_words, NULL,
+                            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_THREAD_POOL_SIZE,
+                            (unsigned)settings_int(settings, SETTING_http_threads), MHD_OPTION_CONNECTION_LIMIT,
+                            (unsigned)settings_int(settings, SETTING_http_connections), MHD_OPTION_CONNECTION_TIMEOUT,
+                            (unsigned)settings_int(settings, SETTING_http_timeout), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                            (size_t)2 * MAX_HEAD_BYTES, MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
+                            MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+                            on_connection, http, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_ARRAY,
+                            has_tls ? tls : none, MHD_OPTION_END);
+}
+
+static void http_free(struct http *http) {
+    free(http->url);
+    free(http->base_path);
+    free(http->trusted);
+    free(http->certificate);
+    if (http->key != NULL) {
+        sodium_memzero(http->key, strlen(http->key));
+    }
+    free(http->key);
+    connections_done(&http->connections);
+    (void)pthread_mutex_destroy(&http->watchers.mutex);
+    (void)pthread_mutex_destroy(&http->tasks.mutex);
+    (void)pthread_cond_destroy(&http->tasks.ended);
+    free(http);
+}
+
+enum problem_code http_start(const struct http_options *options, struct http **ret_http, struct problem *problem) {
+    struct http *http = text_alloc(1, sizeof *http);
+    enum problem_code st = PROBLEM_NONE;
+    int fd = -1;
+    http->options = *options;
+    connections_init(&http->connections);
+    (void)pthread_mutex_init(&http->watchers.mutex, NULL);
+    (void)pthread_mutex_init(&http->tasks.mutex, NULL);
+    (void)pthread_cond_init(&http->tasks.ended, NULL);
+    TRY(read_settings(http, problem));
+    TRY(address_listen(&http->listen, &fd, problem));
+    http->url = text_format("%s://%s:%d%s", http->certificate != NULL ? "https" : "http", http->listen.text,
+                            http->listen.port, http->base_path);
+    pulse_start(http);
+    http->daemon = start_daemon(http, fd);
+    if (http->daemon == NULL) {
+        pulse_stop(http);
+        st = problem_set(
+            problem, PROBLEM_INTERNAL, NULL, "the listener at %s could not be started%s", http->url,
+            http->certificate != NULL ? ": are tls-certificate and tls-key in PEM, and do they belong together?" : "");
+        goto done;
+    }
+    fd = -1;
+    *ret_http = http;
+    http = NULL;
+done:
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (http != NULL) {
+        http_free(http);
+    }
+    return st;
+}
+
+const char *http_url(const struct http *http) {
+    return http->url;
+}
+
+/* ---- Stop, and numbers ---- */
+
+void http_stop(struct http *http) {
+    if (http == NULL) {
+        return;
+    }
+    const int64_t deadline_us = clock_monotonic_us() + STOP_US;
+    const int fd = MHD_quiesce_daemon(http->daemon);
+    atomic_store(&http->is_stopping, true);
+    if (http->watchers.events != NULL) {
+        events_on_publish(http->watchers.events, NULL, NULL);
+    }
+    pulse_wake(http);
+    tasks_wait(&http->tasks);
+    while (atomic_load(&http->n_active) > 0 && clock_monotonic_us() < deadline_us) {
+        (void)usleep(5000);
+    }
+    pulse_stop(http); /* every watcher's connection has been resumed by now, and none is suspended again */
+    MHD_stop_daemon(http->daemon);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    http_free(http);
+}
+
+json_t *http_metrics(struct http *http) {
+    (void)pthread_mutex_lock(&http->connections.mutex);
+    const size_t n_connections = http->connections.n;
+    (void)pthread_mutex_unlock(&http->connections.mutex);
+    (void)pthread_mutex_lock(&http->tasks.mutex);
+    const int n_tasks = http->tasks.n;
+    (void)pthread_mutex_unlock(&http->tasks.mutex);
+    json_t *classes = JSON("{}");
+    for (int i = 1; i < 6; i++) {
+        char name[4] = { (char)('0' + i), 'x', 'x', '\0' };
+        json_put(classes, name, json_integer((json_int_t)atomic_load(&http->n_by_class[i])));
+    }
+    return JSON("{s:I, s:I, s:i, s:I, s:I, s:o, s:f}", "connections", (json_int_t)n_connections, "watchers",
+                (json_int_t)watchers_count(&http->watchers), "slow", n_tasks, "body_bytes",
+                (json_int_t)atomic_load(&http->body_bytes), "requests", (json_int_t)atomic_load(&http->n_requests),
+                "responses_by_class", classes, "seconds", (double)atomic_load(&http->busy_us) / 1e6);
+}
