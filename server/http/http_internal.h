@@ -136,6 +136,10 @@ bool request_is_connected(const struct request *request);
 /* A media type without its parameters: is it this one? */
 bool request_type_is(const struct request *request, const char *type);
 
+/* admit.c: from the head alone, may this go on? request->route is NULL after NONE when it is answered already (OPTIONS). */
+enum problem_code request_admit(struct request *request, const char *method, const char *version,
+                                struct problem *problem);
+
 /* checks.c: framing, Host, the client's address and base, Origin and forms. */
 enum problem_code check_framing(struct request *request, const char *version, struct problem *problem);
 enum problem_code check_host(struct request *request, struct problem *problem);
