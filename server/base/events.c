@@ -1,6 +1,7 @@
 /* The ring of events: see events.h. */
 #include "base/events.h"
 
+#include "base/clock.h"
 #include "base/json.h"
 
 #include <pthread.h>
@@ -21,7 +22,8 @@ struct event {
 
 struct events {
     pthread_mutex_t mutex; /* guards all below */
-    uint64_t last_id;      /* ids begin at 1; the event of id i is in ring[i % EVENTS_KEPT] */
+    uint64_t first_id;     /* the id before the first event */
+    uint64_t last_id;      /* the event of id i is in ring[i % EVENTS_KEPT] */
     struct event ring[EVENTS_KEPT];
     pthread_mutex_t waking; /* guards wake and user, also while wake runs: who takes it away may free user */
     void (*wake)(void *user);
@@ -30,6 +32,7 @@ struct events {
 
 struct events *events_create(void) {
     struct events *events = text_alloc(1, sizeof *events);
+    events->first_id = events->last_id = (uint64_t)clock_now_us();
     (void)pthread_mutex_init(&events->mutex, NULL);
     (void)pthread_mutex_init(&events->waking, NULL);
     return events;
@@ -116,7 +119,7 @@ struct event_text *events_next(struct events *events, uint64_t *after, const cha
     struct event_text *found = NULL;
     (void)pthread_mutex_lock(&events->mutex);
     const uint64_t last = events->last_id;
-    const uint64_t oldest = last > EVENTS_KEPT ? last - EVENTS_KEPT + 1 : 1;
+    const uint64_t oldest = last - events->first_id > EVENTS_KEPT ? last - EVENTS_KEPT + 1 : events->first_id + 1;
     *ret_is_gap = *after > last || *after + 1 < oldest;
     if (*ret_is_gap) {
         *after = last;

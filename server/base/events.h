@@ -21,14 +21,19 @@ struct event_text; /* reference-counted bytes "id: N\nevent: TYPE\ndata: {…}\n
 struct events *events_create(void);
 void events_free(struct events *events);
 
-/* Adds an event; data (an object) is taken over; owner NULL: for all. Returns its id. wake is called afterwards, while events may be
+/* Adds an event; data (an object) is taken over; owner NULL: for all. Returns its id. wake is called afterwards, while
+ * events may be
  * read but not published from it. */
 uint64_t events_publish(struct events *events, const char *type, const char *owner, json_t *data);
-/* Who is called after each event, on the publishing thread: the HTTP side wakes its watchers. One at a time; NULL: nobody, and whoever
+/* Who is called after each event, on the publishing thread: the HTTP side wakes its watchers. One at a time; NULL:
+ * nobody, and whoever
  * was called before is not being called any more when this returns. */
 void events_on_publish(struct events *events, void (*wake)(void *user), void *user);
 
-uint64_t events_last_id(struct events *events); /* 0: none yet */
+/* Ids begin with the time of the start in microseconds, so that no id of an earlier run lies among those of this one.
+ * They stay below
+ * 2^53. */
+uint64_t events_last_id(struct events *events);
 
 struct event_text *event_ref(struct event_text *text);
 void event_unref(struct event_text *text);
