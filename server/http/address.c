@@ -52,12 +52,15 @@ const char *address_text(const struct address *address, char buffer[ADDRESS_TEXT
 
 /* ---- Ranges ---- */
 
-static bool parse_range(char *text, struct address_range *ret_range) {
-    char *slash = strchr(text, '/');
-    if (slash != NULL) {
-        *slash = '\0';
+static bool parse_range(const char *text, struct address_range *ret_range) {
+    const char *slash = strchr(text, '/');
+    char base[ADDRESS_TEXT];
+    const int n = slash != NULL ? (int)(slash - text) : (int)strlen(text);
+    if (n >= ADDRESS_TEXT) {
+        return false;
     }
-    if (!address_parse(text, &ret_range->base)) {
+    (void)snprintf(base, sizeof base, "%.*s", n, text);
+    if (!address_parse(base, &ret_range->base)) {
         return false;
     }
     const int first_bit = is_v4(&ret_range->base) ? 96 : 0;

@@ -3,6 +3,7 @@
  * that order, so that nothing is asked of the database for what nobody answers to. */
 #include "http/http_internal.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* Takes the target apart: what lies below the base path is ours. A proxy may have cut the base path off already. */
@@ -28,6 +29,19 @@ static enum problem_code read_target(struct request *request, struct problem *pr
     TRY(query_read(query, &request->query, problem));
 done:
     return st;
+}
+
+/* "/studio": links of the page are relative to "/studio/". */
+static bool is_base_without_slash(const struct request *request) {
+    const char *base = request->http->base_path;
+    return base[0] != '\0' && strcmp(request->target, base) == 0;
+}
+
+static void answer_moved(struct request *request) {
+    char *to = text_format("%s/", request->http->base_path);
+    response_bytes(&request->response, 308, "text/plain; charset=utf-8", "", 0);
+    response_header(&request->response, "Location", to);
+    free(to);
 }
 
 static bool has_right(const struct request *request) {
@@ -94,6 +108,10 @@ enum problem_code request_admit(struct request *request, const char *method, con
     check_origin(request);
     if (atomic_load(&request->http->is_stopping)) {
         return problem_set(problem, PROBLEM_UNAVAILABLE, NULL, "the studio is stopping");
+    }
+    if (is_base_without_slash(request)) {
+        answer_moved(request);
+        goto done;
     }
     TRY(read_target(request, problem));
     st = route_find(request, allow, problem);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define MAX_PEM_BYTES ((size_t)256 * 1024)
@@ -159,6 +160,16 @@ static size_t keep_escapes(void *user, struct MHD_Connection *link, char *text) 
 
 /* ---- Start ---- */
 
+/* Every connection is a file, and the usual limit of 1024 is less than what is promised. */
+static void raise_file_limit(struct http *http) {
+    const rlim_t needed = (rlim_t)settings_int(http->options.settings, SETTING_http_connections) + 512;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < needed) {
+        limit.rlim_cur = needed < limit.rlim_max ? needed : limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 static enum problem_code read_pem(struct settings *settings, enum setting setting, char **ret_text,
                                   struct problem *problem) {
     struct cyi_error err = { 0 };
@@ -261,6 +272,7 @@ enum problem_code http_start(const struct http_options *options, struct http **r
     (void)pthread_mutex_init(&http->tasks.mutex, NULL);
     (void)pthread_cond_init(&http->tasks.ended, NULL);
     TRY(read_settings(http, problem));
+    raise_file_limit(http);
     TRY(address_listen(&http->listen, &fd, problem));
     http->url = text_format("%s://%s:%d%s", http->certificate != NULL ? "https" : "http", http->listen.text,
                             http->listen.port, http->base_path);

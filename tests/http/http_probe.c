@@ -7,6 +7,7 @@
  * "bad" is refused.
  * Route "counted" lets 5 requests pass. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "http/http.h"
 
 #include <fcntl.h>
@@ -45,7 +46,7 @@ static enum problem_code say_hello(struct studio *studio, struct request *reques
                        (json_int_t)n, "q", json_text(q), "parts", all));
     if (json != NULL) {
         char *text = json_text_of(json);
-        response_header(response, "X-Json", text);
+        response_header(response, "X-Json", strlen(text) < 1000 ? text : "long");
         free(text);
     }
     return PROBLEM_NONE;
@@ -266,6 +267,9 @@ int main(int argc, char **argv) {
             return 2;
         }
     }
+    char *level = settings_text(settings, SETTING_log_level);
+    log_configure(strcmp(level, "debug") == 0 ? LOG_DEBUG : LOG_INFO, false);
+    free(level);
     const struct http_options options = {
         &studio, settings, &table, 1, identify, count, still_holds, foreign_problem_of
     };
