@@ -202,9 +202,11 @@ struct pulse {
     pthread_t thread;
 };
 
+void pulse_init(struct pulse *pulse);
+void pulse_done(struct pulse *pulse);
 void pulse_start(struct http *http);
 void pulse_wake(void *http);
-void pulse_stop(struct http *http);
+void pulse_stop(struct http *http); /* may still be woken until pulse_done, to no effect */
 
 void connections_init(struct connections *connections);
 void connections_done(struct connections *connections);

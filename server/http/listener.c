@@ -64,8 +64,14 @@ static enum MHD_Result run(struct request *request) {
     }
     if (request->status == PROBLEM_NONE && request->route != NULL) {
         if ((request->route->flags & ROUTE_SLOW) != 0) {
-            request->status = task_start(request, &request->problem);
-            return request->status == PROBLEM_NONE ? MHD_YES : answer_send(request);
+            struct problem problem = { 0 }; /* the request is its task's as soon as that has begun */
+            const enum problem_code st = task_start(request, &problem);
+            if (st == PROBLEM_NONE) {
+                return MHD_YES;
+            }
+            request->problem = problem;
+            request->status = st;
+            return answer_send(request);
         }
         request->status = request_run(request);
         if (request->status == PROBLEM_NONE && request->response.kind == ANSWER_EVENTS) {
@@ -256,6 +262,7 @@ static void http_free(struct http *http) {
     }
     free(http->key);
     connections_done(&http->connections);
+    pulse_done(&http->pulse);
     (void)pthread_mutex_destroy(&http->watchers.mutex);
     (void)pthread_mutex_destroy(&http->tasks.mutex);
     (void)pthread_cond_destroy(&http->tasks.ended);
@@ -268,6 +275,7 @@ enum problem_code http_start(const struct http_options *options, struct http **r
     int fd = -1;
     http->options = *options;
     connections_init(&http->connections);
+    pulse_init(&http->pulse);
     (void)pthread_mutex_init(&http->watchers.mutex, NULL);
     (void)pthread_mutex_init(&http->tasks.mutex, NULL);
     (void)pthread_cond_init(&http->tasks.ended, NULL);
@@ -311,9 +319,6 @@ void http_stop(struct http *http) {
     const int64_t deadline_us = clock_monotonic_us() + STOP_US;
     const int fd = MHD_quiesce_daemon(http->daemon);
     atomic_store(&http->is_stopping, true);
-    if (http->watchers.events != NULL) {
-        events_on_publish(http->watchers.events, NULL, NULL);
-    }
     pulse_wake(http);
     tasks_wait(&http->tasks);
     while (atomic_load(&http->n_active) > 0 && clock_monotonic_us() < deadline_us) {
@@ -321,6 +326,9 @@ void http_stop(struct http *http) {
     }
     pulse_stop(http); /* every watcher's connection has been resumed by now, and none is suspended again */
     MHD_stop_daemon(http->daemon);
+    if (http->watchers.events != NULL) { /* no watcher is left that could ask for it again */
+        events_on_publish(http->watchers.events, NULL, NULL);
+    }
     if (fd >= 0) {
         (void)close(fd);
     }

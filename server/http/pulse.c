@@ -38,13 +38,21 @@ static void *pulse_run(void *user) {
     return NULL;
 }
 
-void pulse_start(struct http *http) {
+void pulse_init(struct pulse *pulse) {
     pthread_condattr_t attributes;
-    (void)pthread_mutex_init(&http->pulse.mutex, NULL);
+    (void)pthread_mutex_init(&pulse->mutex, NULL);
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&http->pulse.changed, &attributes);
+    (void)pthread_cond_init(&pulse->changed, &attributes);
     (void)pthread_condattr_destroy(&attributes);
+}
+
+void pulse_done(struct pulse *pulse) {
+    (void)pthread_cond_destroy(&pulse->changed);
+    (void)pthread_mutex_destroy(&pulse->mutex);
+}
+
+void pulse_start(struct http *http) {
     if (pthread_create(&http->pulse.thread, NULL, pulse_run, http) != 0) {
         text_out_of_memory();
     }
@@ -65,6 +73,4 @@ void pulse_stop(struct http *http) {
     (void)pthread_cond_signal(&pulse->changed);
     (void)pthread_mutex_unlock(&pulse->mutex);
     (void)pthread_join(pulse->thread, NULL);
-    (void)pthread_cond_destroy(&pulse->changed);
-    (void)pthread_mutex_destroy(&pulse->mutex);
 }

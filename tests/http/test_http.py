@@ -93,6 +93,13 @@ class Probe:
         return Answer(self.raw("\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + (body or b"")))
 
 
+def wait_for(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition(), "not within %d s" % seconds
+
+
 def receive_all(connection):
     data = b""
     try:
@@ -322,7 +329,7 @@ def rights_are_checked_on_every_route(folder):
 
 @claim
 def framing_that_can_be_read_two_ways_is_refused_and_the_connection_closed(folder):
-    with Probe(folder) as probe:
+    with Probe(folder, http_timeout=3) as probe:
         second = "GET /api/read HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer bob\r\n\r\n" % probe.host
         bodies = ["Content-Length: 3\r\nContent-Length: 3", "Content-Length: 3\r\nContent-Length: 4", "Content-Length: 3, 3", "Content-Length: +3",
                   "Content-Length: -3", "Content-Length: 0x3", "Content-Length: 3 3", "Content-Length: ", "Content-Length: 99999999999999999999",
@@ -670,9 +677,7 @@ def slow_routes_have_a_bound_and_the_rest_goes_on(folder):
         busy = [probe.connect(20) for _ in range(64)]
         for connection in busy:
             connection.sendall(request)
-        deadline = time.monotonic() + 2
-        while probe.metrics()["slow"] < 64 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: probe.metrics()["slow"] == 64, 2)
         answer = expect(probe.ask("GET", "/slow?ms=1"), 503)
         assert answer.get("retry-after") == "5" and answer.json()["code"] == "unavailable"
         expect(probe.ask("GET", "/open"), 200, "the rest goes on")
@@ -683,10 +688,7 @@ def slow_routes_have_a_bound_and_the_rest_goes_on(folder):
         with probe.connect() as connection:
             connection.sendall(request.replace(b"2500", b"20000"))
             time.sleep(0.2)
-        deadline = time.monotonic() + 5
-        while probe.metrics()["slow"] > 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert probe.metrics()["ended_streams"] == 1 and probe.metrics()["slow"] == 0
+        wait_for(lambda: probe.metrics()["ended_streams"] == 1 and probe.metrics()["slow"] == 0, 5)
 
 
 @claim
@@ -710,17 +712,11 @@ def streams_arrive_whole_also_at_slow_readers(folder):
         assert len(Answer(data).body) == 100 * 65536 and Answer(data).is_whole
         with probe.connect(receive_buffer=8192) as connection:  # not reading
             connection.sendall(request)
-            deadline = time.monotonic() + 10
-            while probe.metrics()["slow"] > 0 and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert probe.metrics()["ended_streams"] == 1
+            wait_for(lambda: probe.metrics()["ended_streams"] == 1)
         with probe.connect() as connection:  # gone
             connection.sendall(request.replace(b"100", b"100000"))
             connection.recv(1000)
-        deadline = time.monotonic() + 5
-        while probe.metrics()["slow"] > 0 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert probe.metrics()["ended_streams"] == 2
+        wait_for(lambda: probe.metrics()["ended_streams"] == 2)
 
 
 class Watcher:
@@ -794,10 +790,7 @@ def a_right_that_ends_ends_its_watching_within_five_seconds(folder):
         probe.tell("publish - still")
         assert alice.events(1)[0][2] == "still"
         alice.close()
-        deadline = time.monotonic() + 5
-        while probe.metrics()["watchers"] > 0 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert probe.metrics()["watchers"] == 0, "who goes away is noticed"
+        wait_for(lambda: probe.metrics()["watchers"] == 0)  # who goes away is noticed
 
 
 @claim
