@@ -84,6 +84,20 @@ int session_exit_code(enum cyi_status status) {
 
 /* ---- Engine ---- */
 
+enum cyi_precision session_precision(const char *name) {
+    static const char *const names[] = { [CYI_PRECISION_AUTO] = "auto",
+                                         [CYI_PRECISION_F32] = "f32",
+                                         [CYI_PRECISION_BF16] = "bf16",
+                                         [CYI_PRECISION_FP8] = "fp8",
+                                         [CYI_PRECISION_INT8] = "int8" };
+    for (size_t i = 0; name != NULL && i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(names[i], name) == 0) {
+            return (enum cyi_precision)i;
+        }
+    }
+    return CYI_PRECISION_AUTO;
+}
+
 static void print_log(void *user, enum cyi_log_level level, const char *event) {
     const struct session_options *options = user;
     if (options->is_verbose || level == CYI_LOG_WARNING) {
@@ -121,7 +135,6 @@ static enum cyi_status choose_cache(const struct session_options *options, char 
 enum cyi_status session_start(const struct session_options *options, struct session *ret_session,
                               struct cyi_error *err) {
     struct session session = { .options = options };
-    const char *precision = options->precision != NULL ? options->precision : "auto";
     enum cyi_status st = choose_cache(options, &session.cache, err);
     if (st != CYI_OK) {
         return st;
@@ -134,11 +147,7 @@ enum cyi_status session_start(const struct session_options *options, struct sess
         .log = print_log,
         .log_user = log_user.out,
         .backend = options->backend,
-        .precision = strcmp(precision, "f32") == 0    ? CYI_PRECISION_F32
-                     : strcmp(precision, "bf16") == 0 ? CYI_PRECISION_BF16
-                     : strcmp(precision, "fp8") == 0  ? CYI_PRECISION_FP8
-                     : strcmp(precision, "int8") == 0 ? CYI_PRECISION_INT8
-                                                      : CYI_PRECISION_AUTO,
+        .precision = session_precision(options->precision),
         .n_threads = options->n_threads,
         .cache_dir = session.cache,
         .device = options->device,

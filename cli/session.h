@@ -126,6 +126,9 @@ struct session {
     char *cache;
 };
 
+/* The precision of that name; AUTO for NULL and any other. */
+enum cyi_precision session_precision(const char *name);
+
 /* Creates the engine. Errors: as cyi_engine_create, IO (cache folder that was named but cannot be made). */
 enum cyi_status session_start(const struct session_options *options, struct session *ret_session,
                               struct cyi_error *err);
