@@ -26,6 +26,7 @@ enum problem_code gate_count(struct studio *studio, const struct caller *caller,
                              struct problem *problem);
 bool gate_still_holds(struct studio *studio, const struct caller *caller);
 
-extern const struct route_table gate_routes; /* session, me, sessions, users, tokens */
+extern const struct route_table session_routes; /* sign-in page, session, me, sessions */
+extern const struct route_table account_routes; /* users, tokens */
 
 #endif
