@@ -26,6 +26,7 @@ upper="pipeline/ models/ nn/ sample/"
     check engine/nn pipeline/ models/ sample/ text/ backend/
     check engine/models pipeline/ sample/ text/ backend/
     check common $upper text/ ops/ backend/ io/ core/ cli/ server/ worker/
+    check worker $upper text/ ops/ backend/ io/ core/ cli/ server/
     check cli pipeline/ models/ nn/ sample/ text/ ops/ backend/ io/ core/
 }
 # Models know operations, not who computes them.

@@ -35,17 +35,16 @@ enum cyi_status worker_session_start(struct worker_session *session, const struc
     const enum cyi_status st = cyi_engine_create(options, &session->engine, err);
     if (st == CYI_OK) {
         cyi_engine_get_info(session->engine, &session->engine_info);
-        if (strcmp(session->engine_info.backend, "cuda") != 0) { /* a card's driver opens sockets of its own */
-            (void)sandbox_enter();
+        if (strcmp(session->engine_info.backend, "cuda") != 0 && !sandbox_enter() && options->log != NULL) {
+            options->log(options->log_user, CYI_LOG_WARNING,
+                         "worker.unfiltered the kernel takes no system call filter");
         }
     }
     return st;
 }
 
 void worker_session_done(struct worker_session *session) {
-    for (size_t i = 0; i < WORKER_MAX_INPUTS; i++) {
-        cyi_image_free(session->inputs[i].image);
-    }
+    worker_session_forget(session, session->inputs_id);
     cyi_model_close(session->model);
     free(session->model_path);
     cyi_engine_free(session->engine);
@@ -137,77 +136,71 @@ void worker_session_describe(struct worker_session *session, const char *path) {
 
 /* ---- Inputs ---- */
 
+static struct worker_input *find_input(struct worker_session *session, const char *role, int64_t index) {
+    const size_t place = strcmp(role, "reference") == 0 ? (size_t)index
+                         : strcmp(role, "init") == 0    ? CYI_MAX_REFERENCES
+                                                        : CYI_MAX_REFERENCES + 1;
+    return &session->inputs[place];
+}
+
 static void clear_input(struct worker_input *input) {
     cyi_image_free(input->image);
     *input = (struct worker_input){ 0 };
 }
 
+void worker_session_forget(struct worker_session *session, const char *id) {
+    if (strcmp(session->inputs_id, id) == 0) {
+        for (size_t i = 0; i < WORKER_MAX_INPUTS; i++) {
+            clear_input(&session->inputs[i]);
+        }
+        session->inputs_id[0] = '\0';
+    }
+}
+
 /* One job at a time has inputs: those of another one go. */
 void worker_session_keep_input(struct worker_session *session, const struct message *order) {
-    struct cyi_error err = { 0 };
     const char *id = message_text(order, "id");
-    struct worker_input *place = NULL;
-    for (size_t i = 0; i < WORKER_MAX_INPUTS; i++) {
-        if (session->inputs[i].id[0] != '\0' && strcmp(session->inputs[i].id, id) != 0) {
-            clear_input(&session->inputs[i]);
-        }
-        if (place == NULL && session->inputs[i].id[0] == '\0') {
-            place = &session->inputs[i];
-        }
+    struct worker_input *input = find_input(session, message_text(order, "role"), message_int(order, "index", 0));
+    if (strcmp(session->inputs_id, id) != 0) {
+        worker_session_forget(session, session->inputs_id);
+        (void)snprintf(session->inputs_id, sizeof session->inputs_id, "%s", id);
     }
-    if (place == NULL) {
-        (void)text_error(&err, CYI_E_ARGUMENT, "a job has at most %d input pictures", WORKER_MAX_INPUTS);
-    } else if (cyi_image_decode(session->engine, order->body, order->body_bytes, &place->image, &err) == CYI_OK) {
-        (void)snprintf(place->id, sizeof place->id, "%s", id);
-        (void)snprintf(place->role, sizeof place->role, "%s", message_text(order, "role"));
-        place->index = (int)message_int(order, "index", 0);
-    }
-    if (err.code != CYI_OK) {
-        worker_session_fail(session, order, &err);
-    }
+    clear_input(input);
+    (void)cyi_image_decode(session->engine, order->body, order->body_bytes, &input->image, &input->err);
 }
 
-void worker_session_forget(struct worker_session *session, const char *id) {
-    for (size_t i = 0; i < WORKER_MAX_INPUTS; i++) {
-        if (strcmp(session->inputs[i].id, id) == 0) {
-            clear_input(&session->inputs[i]);
-        }
+static enum cyi_status attach_input(struct worker_session *session, const struct message *order, const char *role,
+                                    int64_t index, const struct cyi_image **ret_image, struct cyi_error *err) {
+    const struct worker_input *input = find_input(session, role, index);
+    if (strcmp(session->inputs_id, message_text(order, "id")) != 0 ||
+        (input->image == NULL && input->err.code == CYI_OK)) {
+        return text_error(err, CYI_E_ARGUMENT, "%s picture %lld of the job was not sent", role, (long long)index);
     }
+    if (input->image == NULL) {
+        return text_error(err, input->err.code, "%s picture %lld cannot be read: %.400s", role, (long long)index,
+                          input->err.text);
+    }
+    *ret_image = input->image;
+    return CYI_OK;
 }
 
-static const struct cyi_image *find_input(const struct worker_session *session, const char *id, const char *role,
-                                          int index) {
-    for (size_t i = 0; i < WORKER_MAX_INPUTS; i++) {
-        const struct worker_input *input = &session->inputs[i];
-        if (strcmp(input->id, id) == 0 && strcmp(input->role, role) == 0 && input->index == index) {
-            return input->image;
-        }
-    }
-    return NULL;
-}
-
-static enum cyi_status attach_inputs(const struct worker_session *session, const struct message *order,
+static enum cyi_status attach_inputs(struct worker_session *session, const struct message *order,
                                      const struct cyi_image *references[CYI_MAX_REFERENCES],
                                      struct cyi_request *request, struct cyi_error *err) {
-    const char *id = message_text(order, "id");
-    const int64_t n = message_int(order, "n_references", 0);
-    bool is_complete = n >= 0 && n <= CYI_MAX_REFERENCES;
-    for (int i = 0; is_complete && i < (int)n; i++) {
-        references[i] = find_input(session, id, "reference", i);
-        is_complete = references[i] != NULL;
-    }
+    enum cyi_status st = CYI_OK;
     request->references = references;
-    request->n_references = (int)n;
-    if (json_is_true(json_object_get(order->header, "has_init"))) {
-        request->init = find_input(session, id, "init", 0);
-        request->strength = (float)message_number(order, "strength", 0.8);
-        is_complete = is_complete && request->init != NULL;
+    request->n_references = (int)message_int(order, "n_references", 0);
+    for (int i = 0; st == CYI_OK && i < request->n_references; i++) {
+        st = attach_input(session, order, "reference", i, &references[i], err);
     }
-    if (json_is_true(json_object_get(order->header, "has_mask"))) {
-        request->mask = find_input(session, id, "mask", 0);
-        is_complete = is_complete && request->mask != NULL;
+    if (st == CYI_OK && message_is_true(order, "has_init")) {
+        request->strength = (float)message_number(order, "strength", (double)request->strength);
+        st = attach_input(session, order, "init", 0, &request->init, err);
     }
-    return is_complete ? CYI_OK : text_error(err, CYI_E_ARGUMENT, "an input picture of the job was not sent");
+    if (st == CYI_OK && message_is_true(order, "has_mask")) {
+        st = attach_input(session, order, "mask", 0, &request->mask, err);
+    }
+    return st;
 }
 
 /* ---- One picture ---- */
@@ -305,7 +298,7 @@ void worker_session_generate(struct worker_session *session, const struct messag
         request.n_steps = (int)message_int(order, "steps", request.n_steps);
         request.guidance = (float)message_number(order, "guidance", (double)request.guidance);
         request.seed = (uint64_t)message_int(order, "seed", 0);
-        request.wants_preview = json_is_true(json_object_get(order->header, "wants_preview"));
+        request.wants_preview = message_is_true(order, "wants_preview");
         request.on_progress = report_progress;
         request.user = &run;
         if (atomic_load(&session->wants_cancel)) {

@@ -2,18 +2,17 @@
 #ifndef WORKER_PICTURE_H
 #define WORKER_PICTURE_H
 
-#include "protocol.h"
+#include "order.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
 #define WORKER_MAX_INPUTS (CYI_MAX_REFERENCES + 2)
 
+/* An input picture of the job. One that cannot be read keeps its error for the picture that needs it. */
 struct worker_input {
-    char id[64]; /* of the job, "": a free place */
-    char role[16];
-    int index; /* of a reference */
-    struct cyi_image *image;
+    struct cyi_image *image; /* NULL: none, or err says why */
+    struct cyi_error err;
 };
 
 struct worker_session {
@@ -23,7 +22,8 @@ struct worker_session {
     struct cyi_engine_info engine_info;
     struct cyi_model *model; /* NULL: none is open */
     char *model_path;
-    struct worker_input inputs[WORKER_MAX_INPUTS];
+    char inputs_id[ORDER_MAX_ID_BYTES + 1];        /* of the job whose inputs are kept, "": of none */
+    struct worker_input inputs[WORKER_MAX_INPUTS]; /* references, then init, then mask */
     atomic_bool wants_cancel;
     atomic_llong n_operations; /* calls of the engine's progress function: what tells slow from hung */
 };
@@ -38,7 +38,7 @@ void worker_session_send(struct worker_session *session, json_t *header, const v
 /* "failed" with id and picture of the order (NULL: none). */
 void worker_session_fail(struct worker_session *session, const struct message *order, const struct cyi_error *err);
 
-/* One for each order; each answers by messages. */
+/* One for each order that order_check accepts. Of the answers, "generate" has one: a picture, "failed" or "cancelled". */
 void worker_session_greet(struct worker_session *session, const struct message *order);
 void worker_session_keep_input(struct worker_session *session, const struct message *order);
 void worker_session_forget(struct worker_session *session, const char *id);

@@ -112,6 +112,9 @@ static enum cyi_status receive_whole(int fd, void *data, size_t n, struct cyi_er
 static enum cyi_status parse_header(const char *text, size_t n, struct message *message, struct cyi_error *err) {
     json_error_t error;
     message->header = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
+    if (message->header == NULL) {
+        return text_error(err, CYI_E_FORMAT, "a message's header is no JSON object: byte %d is wrong", error.position);
+    }
     message->type = json_string_value(json_object_get(message->header, "type"));
     return message->type != NULL ? CYI_OK
                                  : text_error(err, CYI_E_FORMAT, "a message's header is no object with a type");
@@ -174,4 +177,8 @@ int64_t message_int(const struct message *message, const char *name, int64_t fal
 double message_number(const struct message *message, const char *name, double fallback) {
     const json_t *value = json_object_get(message->header, name);
     return json_is_number(value) ? json_number_value(value) : fallback;
+}
+
+bool message_is_true(const struct message *message, const char *name) {
+    return json_is_true(json_object_get(message->header, name));
 }

@@ -1,8 +1,7 @@
 /* protocol: the messages between server and worker, over a stream socket pair. docs/worker-protocol.md describes each type.
  *
- * A message is 4 bytes "CYW1", the lengths of header and body (32 bits each, little-endian), the header (one JSON
- * object with a member
- * "type"), and the body (pixels or an encoded picture). Lengths are checked against the limits before anything is allocated.
+ * A message is 4 bytes "CYW1", the lengths of header and body (32 bits each, little-endian), the header (one JSON object with a
+ * member "type"), and the body (pixels or an encoded picture). Lengths are checked against the limits before anything is allocated.
  * Threads: one sender and one receiver of a socket at a time; both at once are fine. */
 #ifndef WORKER_PROTOCOL_H
 #define WORKER_PROTOCOL_H
@@ -34,5 +33,6 @@ void message_done(struct message *message);
 const char *message_text(const struct message *message, const char *name);
 int64_t message_int(const struct message *message, const char *name, int64_t fallback);
 double message_number(const struct message *message, const char *name, double fallback);
+bool message_is_true(const struct message *message, const char *name);
 
 #endif

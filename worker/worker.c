@@ -1,5 +1,4 @@
-/* The worker's loop: see worker.h. The main thread runs the engine, one thread reads orders, so that a cancel acts at
- * once, and one
+/* The worker's loop: see worker.h. The main thread runs the engine, one thread reads orders, so that a cancel acts at once, and one
  * thread says every second that the process lives and how far the engine has come. */
 #include "worker.h"
 
@@ -11,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,9 +23,17 @@ struct worker {
     pthread_cond_t changed;
     struct message waiting[MAX_WAITING];
     size_t n_waiting;
-    char running[64]; /* id of the order in hand, "" when there is none */
+    char running[ORDER_MAX_ID_BYTES + 1]; /* id of the picture in hand, "" when there is none */
     bool is_ending;
 };
+
+/* The clock of every wait here: it does not jump when somebody sets the time. */
+static struct timespec after(int seconds) {
+    struct timespec until;
+    (void)clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += seconds;
+    return until;
+}
 
 static void send_log(void *user, enum cyi_log_level level, const char *event) {
     static const char *const levels[] = { "debug", "info", "warning" };
@@ -38,14 +46,13 @@ static void send_log(void *user, enum cyi_log_level level, const char *event) {
 
 /* ---- The thread that reads ---- */
 
-/* Takes orders to make pictures of this id out of the queue. The caller holds the mutex. */
-static size_t drop_waiting(struct worker *worker, const char *id) {
+/* Takes the orders for pictures of this id out of the queue. The caller holds the mutex. */
+static size_t drop_waiting(struct worker *worker, const char *id, struct message dropped[MAX_WAITING]) {
     size_t n_kept = 0, n_dropped = 0;
     for (size_t i = 0; i < worker->n_waiting; i++) {
         struct message *message = &worker->waiting[i];
         if (strcmp(message->type, "generate") == 0 && strcmp(message_text(message, "id"), id) == 0) {
-            message_done(message);
-            n_dropped++;
+            dropped[n_dropped++] = *message;
         } else {
             worker->waiting[n_kept++] = *message;
         }
@@ -54,17 +61,19 @@ static size_t drop_waiting(struct worker *worker, const char *id) {
     return n_dropped;
 }
 
-/* The answer to a cancel is always "cancelled": by the order in hand, or here when it had not begun. */
+/* The picture in hand answers for itself, those that had not begun are answered here. */
 static void cancel(struct worker *worker, const char *id) {
+    struct message dropped[MAX_WAITING];
     (void)pthread_mutex_lock(&worker->mutex);
-    const bool is_running = strcmp(worker->running, id) == 0;
-    if (is_running) {
+    if (strcmp(worker->running, id) == 0) {
         atomic_store(&worker->session.wants_cancel, true);
     }
-    const size_t n_dropped = drop_waiting(worker, id);
+    const size_t n_dropped = drop_waiting(worker, id, dropped);
     (void)pthread_mutex_unlock(&worker->mutex);
-    if (!is_running && n_dropped > 0) {
-        worker_session_send(&worker->session, json_pack("{s:s, s:s}", "type", "cancelled", "id", id), NULL, 0);
+    for (size_t i = 0; i < n_dropped; i++) {
+        worker_session_fail(&worker->session, &dropped[i],
+                            &(struct cyi_error){ CYI_E_CANCELLED, "cancelled before it began" });
+        message_done(&dropped[i]);
     }
 }
 
@@ -78,22 +87,31 @@ static void end(struct worker *worker) {
 
 /* false: nothing more is read. */
 static bool take(struct worker *worker, struct message *message) {
-    bool goes_on = true;
-    if (strcmp(message->type, "cancel") == 0) {
+    struct cyi_error err = { 0 };
+    bool is_quit = false, is_queued = false;
+    if (order_check(message, &err) != CYI_OK) {
+        worker_session_fail(&worker->session, message, &err);
+    } else if (strcmp(message->type, "cancel") == 0) {
         cancel(worker, message_text(message, "id"));
-        message_done(message);
-        return true;
-    }
-    (void)pthread_mutex_lock(&worker->mutex);
-    if (strcmp(message->type, "quit") == 0 || worker->n_waiting == MAX_WAITING) {
-        goes_on = false;
-        message_done(message);
+    } else if (strcmp(message->type, "quit") == 0) {
+        is_quit = true;
     } else {
-        worker->waiting[worker->n_waiting++] = *message;
-        (void)pthread_cond_broadcast(&worker->changed);
+        (void)pthread_mutex_lock(&worker->mutex);
+        is_queued = worker->n_waiting < MAX_WAITING;
+        if (is_queued) {
+            worker->waiting[worker->n_waiting++] = *message;
+            (void)pthread_cond_broadcast(&worker->changed);
+        }
+        (void)pthread_mutex_unlock(&worker->mutex);
+        if (!is_queued) {
+            (void)text_error(&err, CYI_E_MEMORY, "%d orders wait already", MAX_WAITING);
+            worker_session_fail(&worker->session, message, &err);
+        }
     }
-    (void)pthread_mutex_unlock(&worker->mutex);
-    return goes_on;
+    if (!is_queued) {
+        message_done(message);
+    }
+    return !is_quit;
 }
 
 static void *read_orders(void *user) {
@@ -116,9 +134,7 @@ static void *read_orders(void *user) {
 static void *beat(void *user) {
     struct worker *worker = user;
     for (;;) {
-        struct timespec until;
-        (void)clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += 1;
+        const struct timespec until = after(1);
         (void)pthread_mutex_lock(&worker->mutex);
         int code = 0;
         while (!worker->is_ending && code != ETIMEDOUT) {
@@ -140,9 +156,7 @@ static void *beat(void *user) {
 
 /* The next order; false when it is time to end. After the idle time without one, the model is closed. */
 static bool wait_for_order(struct worker *worker, struct message *ret_message) {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += worker->idle_seconds;
+    const struct timespec until = after(worker->idle_seconds);
     (void)pthread_mutex_lock(&worker->mutex);
     worker->running[0] = '\0';
     while (!worker->is_ending && worker->n_waiting == 0) {
@@ -158,7 +172,9 @@ static bool wait_for_order(struct worker *worker, struct message *ret_message) {
     if (!is_ending) {
         *ret_message = worker->waiting[0];
         memmove(worker->waiting, worker->waiting + 1, --worker->n_waiting * sizeof worker->waiting[0]);
-        (void)snprintf(worker->running, sizeof worker->running, "%s", message_text(ret_message, "id"));
+        if (strcmp(ret_message->type, "generate") == 0) {
+            (void)snprintf(worker->running, sizeof worker->running, "%s", message_text(ret_message, "id"));
+        }
         atomic_store(&worker->session.wants_cancel, false);
     }
     (void)pthread_mutex_unlock(&worker->mutex);
@@ -176,19 +192,38 @@ static void follow(struct worker_session *session, struct message *message) {
         worker_session_generate(session, message);
     } else if (strcmp(message->type, "describe") == 0) {
         worker_session_describe(session, message_text(message, "path"));
-    } else if (strcmp(message->type, "unload") == 0) {
+    } else { /* order_check lets nothing else through */
         worker_session_unload(session);
-    } else {
-        worker_session_fail(session, message,
-                            &(struct cyi_error){ CYI_E_ARGUMENT, "there is no such type of message" });
     }
 }
 
+static enum cyi_status check_socket(int fd, struct cyi_error *err) {
+    int kind = 0;
+    socklen_t n = sizeof kind;
+    if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &n) != 0 || kind != SOCK_STREAM) {
+        return text_error(err, CYI_E_ARGUMENT, "--fd %d is not a stream socket; the studio starts its workers itself",
+                          fd);
+    }
+    return CYI_OK;
+}
+
+static void start_waiting(struct worker *worker) {
+    pthread_condattr_t clock;
+    (void)pthread_mutex_init(&worker->mutex, NULL);
+    (void)pthread_condattr_init(&clock);
+    (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&worker->changed, &clock);
+    (void)pthread_condattr_destroy(&clock);
+}
+
 int worker_run(const struct worker_options *options, struct cyi_error *err) {
-    struct worker *worker = text_alloc(1, sizeof *worker);
     struct cyi_engine_options engine_options = options->engine;
     struct message message;
     pthread_t reader, heart;
+    if (check_socket(options->fd, err) != CYI_OK) {
+        return CLI_BAD_INPUT;
+    }
+    struct worker *worker = text_alloc(1, sizeof *worker);
     worker->session.fd = options->fd;
     worker->idle_seconds = options->idle_seconds;
     engine_options.log = send_log;
@@ -201,8 +236,7 @@ int worker_run(const struct worker_options *options, struct cyi_error *err) {
         (void)text_error(err, CYI_E_IO, "the server has ended already");
         return CLI_FAILED;
     }
-    (void)pthread_mutex_init(&worker->mutex, NULL);
-    (void)pthread_cond_init(&worker->changed, NULL);
+    start_waiting(worker);
     if (worker_session_start(&worker->session, &engine_options, err) != CYI_OK) {
         worker_session_fail(&worker->session, NULL, err);
         free(worker);
