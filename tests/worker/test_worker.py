@@ -1,5 +1,8 @@
 """The real worker over a socket pair: pictures, previews, cancel in every phase, and what it survives."""
+import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -85,34 +88,110 @@ def cancels_in_every_phase_within_a_second(_):
             header, _, _ = worker.wait_for("cancelled", "picture", "failed")
             assert header["type"] == "cancelled" and header["id"] == phase, header
             assert time.monotonic() - begun < 2, phase  # a second, and slack for sanitizers on a busy machine
+            assert header["picture"] == 0, header
         worker.generate(id="a", width=256, height=256)
         worker.generate(id="b")
         worker.send("cancel", id="b")
         worker.send("cancel", id="nobody")
-        ends = {worker.wait_for("cancelled", "picture")[0]["id"] for _ in range(2)}
-        assert ends == {"a", "b"}, ends
+        ends = {(h["type"], h["id"]) for h in (worker.wait_for("cancelled", "picture")[0] for _ in range(2))}
+        assert ends == {("picture", "a"), ("cancelled", "b")}, ends
+
+
+@claim
+def each_picture_of_a_cancelled_batch_is_answered_once(_):
+    with Worker() as worker:
+        worker.hello()
+        for i in range(4):
+            worker.generate(picture=i, width=256, height=256, steps=20)
+        worker.generate(id="next", picture=9)
+        worker.wait_for("progress")
+        worker.send("cancel", id="job")
+        ends = []
+        while not ends or ends[-1][0] != "next":
+            header, _, _ = worker.wait_for("picture", "cancelled", "failed")
+            ends.append((header["id"], header["picture"], header["type"]))
+        assert sorted(ends) == [("job", i, "cancelled") for i in range(4)] + [("next", 9, "picture")], ends
+
+
+@claim
+def a_cancel_does_not_meet_what_comes_after_it(_):
+    with Worker() as worker:
+        worker.hello()
+        worker.send("cancel", id="job")
+        worker.send("forget", id="job")
+        worker.send("cancel", id="job")
+        worker.generate()
+        assert worker.wait_for("picture", "cancelled", "failed")[0]["type"] == "picture"
+
+
+@claim
+def every_role_of_an_input_counts(_):
+    for name, seed in (("a.png", "1"), ("b.png", "2")):
+        support.expect(0, "generate", "a cat", "--model", NEON, "--width", "64", "--height", "64", "--steps", "1", "--quiet",
+                       "--no-cache", "--seed", seed, "--output", name)
+    support.expect(0, "generate", "a neon green cat", "--model", NEON, "--width", "64", "--height", "64", "--steps", "2", "--seed", "7",
+                   "--no-cache", "--quiet", "--init", "a.png", "--mask", "b.png", "--strength", "0.6", "--image", "b.png",
+                   "--image", "a.png", "--output", "cat.png")
+    with Worker() as worker:
+        worker.hello()
+        for role, index, name in (("init", 0, "b.png"), ("init", 0, "a.png"), ("mask", 0, "b.png"), ("reference", 1, "a.png"),
+                                  ("reference", 0, "b.png")):  # the second init replaces the first
+            worker.send("input", support.read(name), id="job", role=role, index=index)
+        worker.generate(has_init=True, has_mask=True, strength=0.6, n_references=2)
+        header, pixels, before = worker.wait_for("picture", "failed")
+        assert header["type"] == "picture", header
+        assert pixels == pixels_of("cat.png")
+        assert "encode_images" in [h.get("phase") for h, _ in before]
+        worker.generate(id="other", has_init=True)
+        assert "was not sent" in worker.wait_for("picture", "failed")[0]["text"]
+        worker.send("input", support.read("a.png"), id="other", role="init")  # takes the place of all that "job" had
+        worker.generate(n_references=1)
+        assert "reference picture 0" in worker.wait_for("picture", "failed")[0]["text"]
 
 
 @claim
 def says_what_it_cannot_do(_):
     with Worker() as worker:
         worker.hello()
-        for members, code, words in (({"model": "/nowhere"}, None, "nowhere"), ({"width": 63}, "argument", "63"),
-                                     ({"steps": 0}, "argument", "steps"), ({"prompt": ""}, "argument", "")):
-            worker.generate(**members)
+        for members, code, words in (({"model": "/nowhere"}, "io", "nowhere"), ({"width": 63}, "argument", "63"),
+                                     ({"steps": 0}, "argument", "steps"), ({"width": 1 << 32 | 64}, "argument", "4294967360"),
+                                     ({"prompt": None}, "argument", "prompt"), ({"seed": "7"}, "argument", "seed")):
+            worker.generate(picture=3, **members)
             header, _, _ = worker.wait_for("failed", "picture")
-            if members == {"prompt": ""} and header["type"] == "picture":
-                continue
-            assert header["type"] == "failed" and words in header["text"], header
-            assert code is None or header["code"] == code, header
+            assert (header["type"], header["code"], header["id"], header["picture"]) == ("failed", code, "job", 3), header
+            assert words in header["text"] and "\n" not in header["text"], header
         worker.send("input", b"no picture", id="job", role="init", index=0)
-        assert worker.wait_for("failed")[0]["code"] == "format"
+        worker.generate(has_init=True)
+        header, _, before = worker.wait_for("failed", "picture")
+        assert header["code"] == "format" and "init picture 0 cannot be read" in header["text"], header
+        assert not [h for h, _ in before if h["type"] in ("failed", "picture")]  # one answer for one picture
         worker.send("dance")
         assert worker.wait_for("failed")[0]["code"] == "argument"
         worker.send("hello", version=99)
         assert "99" in worker.wait_for("failed")[0]["text"]
         worker.generate()
         assert worker.wait_for("picture", "failed")[0]["type"] == "picture"
+
+
+@claim
+def not_a_number_is_an_error_of_the_picture(folder):
+    model = os.path.join(folder, "broken")
+    shutil.copytree(NEON, model)
+    path = os.path.join(model, "transformer", "diffusion_pytorch_model.safetensors")
+    data = bytearray(support.read(path))
+    n = int.from_bytes(data[:8], "little")
+    tensor = json.loads(data[8:8 + n])["proj_out.weight"]
+    begin, end = (8 + n + at for at in tensor["data_offsets"])
+    data[begin:end] = b"\xff" * (end - begin)  # not-a-number in every floating point type
+    with open(path, "wb") as file:
+        file.write(data)
+    with Worker() as worker:
+        worker.hello()
+        worker.generate(model=model)
+        header, _, _ = worker.wait_for("failed", "picture")
+        assert header["type"] == "failed" and header["code"] == "numeric" and "step" in header["text"], header
+        worker.generate()
+        assert worker.wait_for("failed", "picture")[0]["type"] == "picture"
 
 
 @claim
@@ -153,11 +232,64 @@ def ends_on_broken_frames_and_on_a_closed_socket(_):
 
 
 @claim
+def the_terminals_interrupt_is_the_servers(_):
+    with Worker() as worker:
+        worker.hello()
+        worker.process.send_signal(signal.SIGINT)
+        worker.generate()
+        assert worker.wait_for("picture")[0]["width"] == 64
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(10) == -signal.SIGTERM
+
+
+@claim
+def quits_and_follows_its_server_while_it_works(_):
+    for last_word in (lambda worker: worker.send("quit"), lambda worker: worker.socket.shutdown(socket.SHUT_RDWR)):
+        with Worker() as worker:
+            worker.hello()
+            worker.generate(width=512, height=512, steps=200)
+            while worker.wait_for("progress")[0]["phase"] != "denoise":
+                pass
+            begun = time.monotonic()
+            last_word(worker)
+            assert worker.process.wait(20) == 0
+            assert time.monotonic() - begun < 3
+
+
+@claim
+def prints_nothing_and_says_who_starts_it(_):
+    result = subprocess.run([support.PROGRAM, "worker", "--fd", "0"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
+    assert result.returncode == 2 and result.stdout == b"" and b"the studio starts its workers" in result.stderr, result
+    with Worker("--parent", "1" if os.getpid() != 1 else "2") as worker:
+        assert worker.process.wait(20) == 1
+        assert b"has ended already" in worker.process.stderr.read()
+    with Worker("--backend", "cuda") as worker:
+        try:
+            header, _, _ = worker.wait_for("failed", "ready")
+        except EOFError:
+            raise AssertionError("no word") from None
+        assert header["code"] == "unsupported" and header["id"] == "", header
+        assert worker.process.wait(20) == 1
+
+
+@claim
+def says_what_it_does_in_log_messages(_):
+    with Worker() as worker:
+        worker.hello()
+        worker.generate()
+        logs = [h for h, _ in worker.wait_for("picture")[2] if h["type"] == "log"]
+        assert logs and all(h["level"] in ("debug", "info", "warning") and "neon green" not in h["event"] for h in logs), logs
+        worker.socket.sendall(b"junk of twelve bytes")
+        assert "CYW1" in worker.wait_for("log")[0]["event"]
+
+
+@claim
 def has_no_network(_):
     with Worker() as worker:
         worker.hello()
         status = support.read("/proc/%d/status" % worker.process.pid).decode()
         assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status, status
+        assert support.read("/proc/%d/oom_score_adj" % worker.process.pid).strip() == b"500"
 
 
 @claim
