@@ -42,10 +42,10 @@ static const struct command command = { .name = "test",
 
 #define MAX_WORDS 32
 
-/* Parses words (after the command's name), NULL at the end. */
+/* Parses words (after the command's name), NULL at the end. What the options point to lasts until the next call. */
 static enum cyi_status parse(const char *const *words, struct fields *fields, struct option_arguments *arguments,
                              struct cyi_error *err) {
-    char storage[MAX_WORDS][128];
+    static char storage[MAX_WORDS][128];
     char *argv[MAX_WORDS + 1] = { 0 };
     int argc = 0;
     (void)snprintf(storage[argc], sizeof storage[0], "test");
