@@ -117,7 +117,7 @@ static enum cyi_status fill_vocabulary(struct bpe_loader *loader, size_t n) {
     bool is_last = !json_scan_take(&scan, '{');
     for (size_t i = 0; i < n && !is_last; i++) {
         struct vocabulary_entry entry;
-        int32_t id;
+        int32_t id = -1;
         if (!scan_entry(&scan, loader->scratch, &entry, &is_last)) {
             return fail_list(loader, "vocab", i);
         }
