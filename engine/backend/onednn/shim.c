@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <omp.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "backend/onednn/shim_version.h"
 
@@ -75,6 +76,11 @@ enum cyi_status shim_op_create(struct shim *shim, const struct shim_spec *spec, 
     }
     op->spec = *spec;
     op->engine = shim->engine;
+    /* oneDNN 3.7 writes a product of one column as if its elements lay side by side, whatever its stride says. */
+    if (spec->kind == SHIM_MATMUL && spec->n == 1 && spec->c_stride > 1) {
+        op->column_stride = spec->c_stride;
+        op->spec.c_stride = 1;
+    }
     /* oneDNN plans for as many threads as OpenMP would start now. */
     int n_threads = omp_get_max_threads();
     omp_set_num_threads(spec->n_threads > 1 ? spec->n_threads : 1);
@@ -102,8 +108,16 @@ void shim_op_free(struct shim *shim, struct shim_op *op) {
     }
 }
 
+/* Where the scratch has the column that shim_run spreads: after the library's own. */
+static size_t column_offset(const struct shim_op *op) {
+    return (shim_version_get_size(&op->scratch) + 63) / 64 * 64;
+}
+
 size_t shim_op_get_scratch(const struct shim_op *op) {
     size_t run = shim_version_get_size(&op->scratch);
+    if (op->column_stride > 0) {
+        run = column_offset(op) + (size_t)op->spec.m * dtype_size((enum dtype)op->spec.out);
+    }
     size_t pack = op->pack == NULL ? 0 : shim_version_get_size(&op->pack_scratch);
     return run > pack ? run : pack;
 }
@@ -160,11 +174,17 @@ enum cyi_status shim_pack(const struct shim_op *op, struct shim_stream *stream, 
 
 enum cyi_status shim_run(const struct shim_op *op, struct shim_stream *stream, const void *a, const void *b, void *c,
                          void *scratch, struct cyi_error *err) {
+    uint8_t *column = op->column_stride == 0 ? NULL : (uint8_t *)scratch + column_offset(op);
     const struct argument arguments[] = {
         { DNNL_ARG_SRC, &op->a, a },
         { DNNL_ARG_WEIGHTS, &op->b, b },
-        { DNNL_ARG_DST, &op->c, c },
+        { DNNL_ARG_DST, &op->c, column == NULL ? c : column },
         { DNNL_ARG_SCRATCHPAD, &op->scratch, scratch },
     };
-    return execute(op, op->primitive, stream, arguments, 4, err);
+    enum cyi_status st = execute(op, op->primitive, stream, arguments, 4, err);
+    size_t size = dtype_size((enum dtype)op->spec.out);
+    for (size_t i = 0; column != NULL && st == CYI_OK && i < (size_t)op->spec.m; i++) {
+        memcpy((uint8_t *)c + i * (size_t)op->column_stride * size, column + i * size, size);
+    }
+    return st;
 }

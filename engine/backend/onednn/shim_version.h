@@ -13,6 +13,7 @@ struct shim_op {
     dnnl_primitive_t primitive;
     dnnl_primitive_t pack; /* NULL unless PACKED */
     dnnl_memory_desc_t a, b, c, plain, scratch, pack_scratch;
+    int64_t column_stride; /* of a result of one column that goes through scratch; else 0 */
 };
 
 /* Fills everything after `engine`. What was filled before a failure is destroyed by its owner. */
