@@ -1,5 +1,5 @@
 /* Kernels on rows of floats: everything that is not a matrix product. kernels.c is compiled several times, for several instruction
- * sets; kernels_select gives the best table for the processor it runs on.
+ * sets; kernels_select gives the best table for vectors of so many bits (shim_get_vector_bits).
  *
  * Lengths are in elements. Rows are F32 in the caches; `load` and `store` convert from and to the types in memory. Sources of load
  * and weights of dot_rows may have any alignment. Every sum has an order that depends on the length only. */
@@ -46,6 +46,6 @@ struct kernels {
     void (*rescale_add)(float *y, float factor, const float *x, int64_t n);
 };
 
-const struct kernels *kernels_select(void);
+const struct kernels *kernels_select(int vector_bits);
 
 #endif

@@ -15,13 +15,12 @@ static bool has_f16c(void) {
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
 
-const struct kernels *kernels_select(void) {
+const struct kernels *kernels_select(int vector_bits) {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl")) {
+    if (vector_bits >= 512) {
         return &kernels_avx512;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+    if (vector_bits >= 256 && __builtin_cpu_supports("fma") && has_f16c()) {
         return &kernels_avx2;
     }
     return &kernels_portable;
@@ -29,7 +28,8 @@ const struct kernels *kernels_select(void) {
 
 #else
 
-const struct kernels *kernels_select(void) {
+const struct kernels *kernels_select(int vector_bits) {
+    (void)vector_bits;
     return &kernels_portable;
 }
 

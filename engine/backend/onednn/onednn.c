@@ -70,7 +70,7 @@ static enum cyi_status create(const struct backend_options *options, struct back
     b->base.vtable = &vtable;
     b->allocator = options->allocator;
     b->n_threads = options->n_threads;
-    b->kernels = kernels_select();
+    b->kernels = kernels_select(shim_get_vector_bits());
     (void)shim_get_isa(&b->has_fast_bf16);
     enum cyi_status st = shim_create(b->allocator, &b->shim, err);
     if (st == CYI_OK) {

@@ -21,6 +21,14 @@ const char *shim_get_version(void) {
     return VERSION;
 }
 
+int shim_get_vector_bits(void) {
+    unsigned isa = (unsigned)dnnl_get_effective_cpu_isa();
+    if ((isa & (unsigned)dnnl_cpu_isa_avx512_core) == (unsigned)dnnl_cpu_isa_avx512_core) {
+        return 512;
+    }
+    return (isa & (unsigned)dnnl_cpu_isa_avx2) == (unsigned)dnnl_cpu_isa_avx2 ? 256 : 0;
+}
+
 /* ---- Engine and streams ---- */
 
 static enum cyi_status fail(struct cyi_error *err, const char *what, dnnl_status_t status) {

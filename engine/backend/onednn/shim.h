@@ -38,6 +38,9 @@ struct shim_spec {
 const char *shim_get_version(void);
 /* The instruction set in use, and whether it multiplies bf16 natively. */
 const char *shim_get_isa(bool *ret_has_fast_bf16);
+/* Bits of the vectors that the library uses: 512 (AVX-512 with BW, DQ, VL), 256 (AVX2), or 0. The processor decides, or the user's
+ * ONEDNN_MAX_CPU_ISA. */
+int shim_get_vector_bits(void);
 
 enum cyi_status shim_create(const struct cyi_allocator *allocator, struct shim **ret_shim, struct cyi_error *err);
 void shim_free(struct shim *shim); /* NULL is fine */
