@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_ROWS 48
+#define MAX_ROWS 96
 #define FIRST_LONG 1000 /* getopt values of the rows, above every character */
 #define LONG_HELP 999
 

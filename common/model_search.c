@@ -155,14 +155,13 @@ static const char *add_folder(struct model_list *list, char *folder) {
     return folder;
 }
 
-static void search_variable(struct model_list *list) {
-    const char *variable = getenv("CYBERIMAGE_MODELS");
-    while (variable != NULL && *variable != '\0') {
-        const size_t n = strcspn(variable, ":");
+static void search_each(struct model_list *list, const char *folders) {
+    while (folders != NULL && *folders != '\0') {
+        const size_t n = strcspn(folders, ":");
         if (n > 0) {
-            search_folder(list, add_folder(list, text_format("%.*s", (int)n, variable)), "");
+            search_folder(list, add_folder(list, text_format("%.*s", (int)n, folders)), "");
         }
-        variable += n + (variable[n] == ':');
+        folders += n + (folders[n] == ':');
     }
 }
 
@@ -191,9 +190,13 @@ static char *home_folder(const char *variable, const char *below, const char *ot
 }
 
 void model_search_find(const char *program, struct model_list *ret_list) {
+    model_search_find_in(program, getenv("CYBERIMAGE_MODELS"), ret_list);
+}
+
+void model_search_find_in(const char *program, const char *folders, struct model_list *ret_list) {
     *ret_list = (struct model_list){ 0 };
     search_folder(ret_list, add_folder(ret_list, text_copy("models")), "");
-    search_variable(ret_list);
+    search_each(ret_list, folders);
     char *data = home_folder("XDG_DATA_HOME", "cyberimage/models", ".local/share/cyberimage/models");
     if (data != NULL) {
         search_folder(ret_list, add_folder(ret_list, data), "");

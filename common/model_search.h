@@ -24,6 +24,8 @@ struct model_list {
 
 /* program is the path of the running program, or NULL to ask the system. */
 void model_search_find(const char *program, struct model_list *ret_list);
+/* The same with these folders (colon-separated, or NULL) in the place of those of CYBERIMAGE_MODELS. */
+void model_search_find_in(const char *program, const char *folders, struct model_list *ret_list);
 void model_search_done(struct model_list *list);
 
 /* The first place with this name, upper and lower case alike: the whole name, or what follows ORG/. NULL when there is none. */

@@ -24,10 +24,11 @@ struct submission {
 
 /* Checks everything, writes the job durably. *ret_job: the job as the API shows it. The same key with the same request
  * gives the job that is
- * there; with another request CONFLICT. Errors: INVALID (field), NOT_FOUND (model, input picture), TOO_MANY (depth),
+ * there (*ret_is_new, which may be NULL: false); with another request CONFLICT. Errors: INVALID (field), NOT_FOUND
+ * (model, input picture), TOO_MANY (depth),
  * FORBIDDEN (quota), NO_SPACE. */
 enum problem_code queue_submit(struct queue *queue, const struct submission *submission, json_t **ret_job,
-                               struct problem *problem);
+                               bool *ret_is_new, struct problem *problem);
 /* The job as the API shows it, with progress; owner NULL: anyone's. Errors: NOT_FOUND. */
 enum problem_code queue_get(struct queue *queue, const char *owner, const char *job_id, json_t **ret_job,
                             struct problem *problem);

@@ -85,7 +85,6 @@ CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
     owner TEXT REFERENCES users (id) ON DELETE SET NULL,
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled', 'held')),
-    wants_cancel INTEGER NOT NULL DEFAULT 0,
     priority INTEGER NOT NULL DEFAULT 0,
     position REAL NOT NULL,
     model TEXT NOT NULL,
@@ -105,10 +104,13 @@ CREATE TABLE jobs (
     ended_us INTEGER
 ) STRICT;
 CREATE INDEX jobs_waiting ON jobs (priority DESC, position) WHERE state = 'queued';
+CREATE INDEX jobs_waiting_owner ON jobs (priority, coalesce(owner, ''), position) WHERE state = 'queued';
 CREATE INDEX jobs_state ON jobs (state, created_us);
 CREATE INDEX jobs_created ON jobs (created_us);
 CREATE INDEX jobs_owner ON jobs (owner, created_us);
 CREATE INDEX jobs_owner_state ON jobs (owner, state);
+CREATE INDEX jobs_owner_started ON jobs (coalesce(owner, ''), started_us);
+CREATE INDEX jobs_started ON jobs (started_us);
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 
 CREATE TABLE webhooks (
