@@ -106,8 +106,7 @@ static void print_log(void *user, enum cyi_log_level level, const char *event) {
     }
 }
 
-/* The folder for what is kept, made when missing. One that the user named must work; the usual one is only a help. */
-static enum cyi_status choose_cache(const struct session_options *options, char **ret_cache, struct cyi_error *err) {
+enum cyi_status session_choose_cache(const struct session_options *options, char **ret_cache, struct cyi_error *err) {
     struct cyi_error problem = { 0 };
     char *cache = NULL;
     if (options->has_no_cache) {
@@ -135,7 +134,7 @@ static enum cyi_status choose_cache(const struct session_options *options, char 
 enum cyi_status session_start(const struct session_options *options, struct session *ret_session,
                               struct cyi_error *err) {
     struct session session = { .options = options };
-    enum cyi_status st = choose_cache(options, &session.cache, err);
+    enum cyi_status st = session_choose_cache(options, &session.cache, err);
     if (st != CYI_OK) {
         return st;
     }

@@ -128,6 +128,9 @@ struct session {
 
 /* The precision of that name; AUTO for NULL and any other. */
 enum cyi_precision session_precision(const char *name);
+/* The folder for what is kept, made when missing; NULL: none. One that the user named must work, the usual one is only a help.
+ * The caller frees it. Errors: IO. */
+enum cyi_status session_choose_cache(const struct session_options *options, char **ret_cache, struct cyi_error *err);
 
 /* Creates the engine. Errors: as cyi_engine_create, IO (cache folder that was named but cannot be made). */
 enum cyi_status session_start(const struct session_options *options, struct session *ret_session,

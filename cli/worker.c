@@ -26,12 +26,16 @@ static int run(const struct command *command, int argc, char **argv) {
     struct worker_command options = { .fd = 3, .idle = 300 };
     struct option_arguments arguments;
     struct cyi_error err = { 0 };
+    char *cache = NULL;
     if (options_parse(command, argc, argv, &options, &arguments, &err) != CYI_OK) {
         return text_report(&err, CLI_BAD_INPUT);
     }
     if (arguments.wants_help) {
         options_print_help(command, stdout);
         return CLI_OK;
+    }
+    if (session_choose_cache(&options.session, &cache, &err) != CYI_OK) {
+        return text_report(&err, CLI_BAD_INPUT);
     }
     const struct worker_options worker = {
         .fd = options.fd,
@@ -40,11 +44,12 @@ static int run(const struct command *command, int argc, char **argv) {
         .engine = { .backend = options.session.backend,
                     .precision = session_precision(options.session.precision),
                     .n_threads = options.session.n_threads,
-                    .cache_dir = options.session.has_no_cache ? NULL : options.session.cache,
+                    .cache_dir = cache,
                     .device = options.session.device,
                     .max_device_bytes = (uint64_t)options.session.device_memory * 1024 * 1024 },
     };
     const int code = worker_run(&worker, &err);
+    free(cache);
     return code == CLI_OK ? CLI_OK : text_report(&err, code);
 }
 

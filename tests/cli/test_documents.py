@@ -8,7 +8,7 @@ import support
 import tap
 from tap import claim
 
-COMMANDS = ("generate", "info", "verify", "models", "doctor", "bench")
+COMMANDS = ("generate", "info", "verify", "models", "doctor", "bench", "worker")
 MANUAL = os.path.join(os.environ["CYI_SOURCE_ROOT"], "docs", "cyberimage.1")
 COMPLETION = os.path.join(os.environ["CYI_SOURCE_ROOT"], "tools", "completion", "cyberimage.bash")
 

@@ -18,7 +18,7 @@ _cyberimage_values() {
 
 _cyberimage() {
     local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='generate info verify models doctor bench help'
+    local commands='generate info verify models doctor bench worker help'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W "${commands} --help --version" -- "${word}")
@@ -46,7 +46,7 @@ _cyberimage() {
             compgen -f -- "${word}")
         ;;
     --negative | -n | --width | -W | --height | -H | --steps | -s | --guidance | -g | --seed | -S | --count | -c | \
-        --strength | --quality | -q | --threads | -t | --device | --device-memory | --runs | -r) ;;
+        --strength | --quality | -q | --threads | -t | --device | --device-memory | --runs | -r | --fd | --idle | --parent) ;;
     *)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "${word}")
