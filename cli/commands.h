@@ -10,6 +10,7 @@ extern const struct command command_verify;
 extern const struct command command_models;
 extern const struct command command_doctor;
 extern const struct command command_bench;
+extern const struct command command_serve;
 extern const struct command command_worker;
 
 #endif

@@ -12,11 +12,13 @@ struct gallery;
 struct gate;
 struct http;
 struct queue;
+struct route_table;
 
 /* Where things lie: absolute paths, made from the settings. */
 struct studio_paths {
     char *data, *images, *database, *cache;
     char *program; /* this executable, started again as worker */
+    int lock_fd;   /* of the data folder; < 0: not taken */
 };
 
 struct studio {
@@ -29,8 +31,13 @@ struct studio {
     struct queue *queue;       /* jobs/: jobs and workers */
     struct enricher *enricher; /* enrich/ */
     struct http *http;
+    struct route_table *tables; /* all routes; as long as http */
     int64_t started_us;
 };
+
+/* Makes the paths from the settings, and the folders. Errors: INTERNAL. */
+enum problem_code studio_paths_init(struct settings *settings, struct studio_paths *ret_paths, struct problem *problem);
+void studio_paths_done(struct studio_paths *paths);
 
 /* Opens the data folder (one studio at a time), database, parts and listener. Errors: a sentence for the console. */
 enum problem_code studio_start(struct settings *settings, struct studio **ret_studio, struct problem *problem);

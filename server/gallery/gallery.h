@@ -78,6 +78,8 @@ enum problem_code gallery_check_quota(struct gallery *gallery, const char *owner
 /* Ids are checked before; "FOLDER/YYYY/MM/DD/ID.png" relative to the images folder. Returns buffer. */
 const char *gallery_relative_path(const char *id, char buffer[64]);
 
-extern const struct route_table gallery_routes; /* images, tags, albums, uploads, trash, zip, facets */
+extern const struct route_table delivery_routes; /* /images/…, /thumbnails/… */
+extern const struct route_table listing_routes;  /* lists, details, facets, tags, albums, archives */
+extern const struct route_table change_routes;   /* actions, trash, albums, uploads */
 
 #endif

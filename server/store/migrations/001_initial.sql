@@ -159,14 +159,16 @@ CREATE TABLE images (
     name TEXT,
     UNIQUE (job_id, job_index)
 ) STRICT;
-CREATE INDEX images_created ON images (created_us, id) WHERE deleted_us IS NULL;
-CREATE INDEX images_owner ON images (owner, created_us, id) WHERE deleted_us IS NULL;
-CREATE INDEX images_model ON images (model, created_us, id) WHERE deleted_us IS NULL;
-CREATE INDEX images_size ON images (width, height, created_us, id) WHERE deleted_us IS NULL;
-CREATE INDEX images_favourite ON images (created_us, id) WHERE deleted_us IS NULL AND is_favourite = 1;
-CREATE INDEX images_kind ON images (kind, created_us, id) WHERE deleted_us IS NULL;
-CREATE INDEX images_deleted ON images (deleted_us, id) WHERE deleted_us IS NOT NULL;
+-- number grows with time, and every index ends with it: all lists are in its order, and pages go on from it.
+CREATE INDEX images_deleted ON images (deleted_us);
+CREATE INDEX images_owner ON images (owner, deleted_us);
+CREATE INDEX images_model ON images (model, deleted_us);
+CREATE INDEX images_size ON images (width, height, deleted_us);
+CREATE INDEX images_favourite ON images (is_favourite, deleted_us) WHERE is_favourite = 1;
+CREATE INDEX images_kind ON images (kind, deleted_us);
+CREATE INDEX images_created ON images (created_us);
 CREATE INDEX images_seed ON images (seed);
+CREATE INDEX images_sha256 ON images (sha256);
 
 CREATE TABLE image_parents (
     child TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
@@ -211,6 +213,13 @@ END;
 CREATE TRIGGER images_delete AFTER DELETE ON images BEGIN
     INSERT INTO prompts (prompts, rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
     VALUES ('delete', old.number, old.prompt, old.prompt_enriched, old.prompt_sent, old.negative_prompt, old.name, old.seed, old.id);
+END;
+
+CREATE TRIGGER images_rename AFTER UPDATE OF name ON images BEGIN
+    INSERT INTO prompts (prompts, rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
+    VALUES ('delete', old.number, old.prompt, old.prompt_enriched, old.prompt_sent, old.negative_prompt, old.name, old.seed, old.id);
+    INSERT INTO prompts (rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
+    VALUES (new.number, new.prompt, new.prompt_enriched, new.prompt_sent, new.negative_prompt, new.name, new.seed, new.id);
 END;
 
 -- The audit log: append-only, also for the program itself; only retention removes, and leaves a record.

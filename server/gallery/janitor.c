@@ -1,0 +1,163 @@
+/* The janitor: every minute, what lay in the trash too long goes for ever, and copies in other formats beyond their
+ * room go, the oldest
+ * first. Rows go before files: whatever happens between, no row names a file that is gone. */
+#include "gallery/gallery_internal.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "files.h"
+#include "store/images.h"
+
+#include <errno.h>
+#include <fts.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PERIOD_SECONDS 60
+#define DAY_US (24 * 3600 * CLOCK_SECOND)
+#define MOST_AT_ONCE 200
+#define STALE_SECONDS 3600 /* a half-written file that is older belongs to nobody */
+
+enum problem_code gallery_purge(struct gallery *gallery, const struct actor *actor, const char *owner,
+                                const json_t *ids, struct problem *problem) {
+    struct studio *studio = gallery->studio;
+    json_t *gone = JSON("[]"), *id;
+    struct db *db = NULL;
+    size_t i;
+    enum problem_code st = PROBLEM_NONE;
+    TRY(store_begin(studio->store, &db, problem));
+    json_array_foreach(ids, i, id) {
+        bool changed = false;
+        TRY(images_purge(db, owner, json_string_value(id), &changed, problem));
+        if (changed) {
+            json_add(gone, json_incref(id));
+            TRY(audit_append(db, actor, "image.purged", json_string_value(id), NULL, problem));
+        }
+    }
+    TRY(store_commit(studio->store, &db, problem));
+    json_array_foreach(gone, i, id) {
+        picture_remove_files(gallery, json_string_value(id));
+        (void)events_publish(studio->events, "image.removed", owner, JSON("{s:O}", "id", id));
+    }
+done:
+    store_rollback(studio->store, &db);
+    json_decref(gone);
+    return st;
+}
+
+static void empty_trash(struct gallery *gallery) {
+    struct problem problem = { 0 };
+    json_t *ids = NULL;
+    const int64_t days = settings_int(gallery->studio->settings, SETTING_trash_days);
+    if (days == 0) {
+        return;
+    }
+    struct db *db = store_read(gallery->studio->store);
+    enum problem_code st = images_in_trash(db, NULL, clock_now_us() - days * DAY_US, MOST_AT_ONCE, &ids, &problem);
+    store_read_done(gallery->studio->store, db);
+    if (st == PROBLEM_NONE && json_array_size(ids) > 0) {
+        st = gallery_purge(gallery, &actor_system, NULL, ids, &problem);
+    }
+    if (st != PROBLEM_NONE) {
+        log_event(LOG_WARNING, "trash.failed", JSON("{s:s}", "error", problem.detail));
+    }
+    json_decref(ids);
+}
+
+/* ---- Copies ---- */
+
+struct copy {
+    char *path;
+    time_t used;
+    int64_t size;
+};
+
+static int by_age(const void *a, const void *b) {
+    const struct copy *x = a, *y = b;
+    return x->used < y->used ? -1 : x->used > y->used;
+}
+
+static void trim_copies(struct gallery *gallery) {
+    char *folder = files_join(gallery->studio->paths.cache, "converted");
+    char *const roots[] = { folder, NULL };
+    struct copy *copies = NULL;
+    size_t n = 0;
+    int64_t total = 0;
+    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
+    for (FTSENT *entry; tree != NULL && (entry = fts_read(tree)) != NULL;) {
+        if (entry->fts_info != FTS_F) {
+            continue;
+        }
+        const bool is_part =
+            strlen(entry->fts_name) > 5 && strcmp(entry->fts_name + strlen(entry->fts_name) - 5, ".part") == 0;
+        if (is_part && time(NULL) - entry->fts_statp->st_mtime > STALE_SECONDS) {
+            (void)unlink(entry->fts_path);
+            continue;
+        }
+        copies = text_resize(copies, n + 1, sizeof *copies);
+        copies[n++] =
+            (struct copy){ text_copy(entry->fts_path), entry->fts_statp->st_mtime, (int64_t)entry->fts_statp->st_size };
+        total += (int64_t)entry->fts_statp->st_size;
+    }
+    if (tree != NULL) {
+        (void)fts_close(tree);
+    }
+    if (n > 0) {
+        qsort(copies, n, sizeof *copies, by_age);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (total > CONVERTED_MAX_BYTES && unlink(copies[i].path) == 0) {
+            total -= copies[i].size;
+        }
+        free(copies[i].path);
+    }
+    free(copies);
+    free(folder);
+}
+
+/* ---- The thread ---- */
+
+static bool wait_a_while(struct gallery *gallery) {
+    struct timespec until;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PERIOD_SECONDS;
+    int code = 0;
+    (void)pthread_mutex_lock(&gallery->mutex);
+    while (!gallery->is_stopping && code != ETIMEDOUT) {
+        code = pthread_cond_timedwait(&gallery->stop, &gallery->mutex, &until);
+    }
+    const bool goes_on = !gallery->is_stopping;
+    (void)pthread_mutex_unlock(&gallery->mutex);
+    return goes_on;
+}
+
+static void *run(void *user) {
+    struct gallery *gallery = user;
+    do {
+        empty_trash(gallery);
+        trim_copies(gallery);
+    } while (wait_a_while(gallery));
+    return NULL;
+}
+
+enum problem_code janitor_start(struct gallery *gallery, struct problem *problem) {
+    if (pthread_create(&gallery->janitor, NULL, run, gallery) != 0) {
+        return problem_set(problem, PROBLEM_INTERNAL, NULL, "the gallery's thread cannot be started");
+    }
+    gallery->has_janitor = true;
+    return PROBLEM_NONE;
+}
+
+void janitor_stop(struct gallery *gallery) {
+    if (gallery->has_janitor) {
+        (void)pthread_mutex_lock(&gallery->mutex);
+        gallery->is_stopping = true;
+        (void)pthread_cond_broadcast(&gallery->stop);
+        (void)pthread_mutex_unlock(&gallery->mutex);
+        (void)pthread_join(gallery->janitor, NULL);
+        gallery->has_janitor = false;
+    }
+}
