@@ -13,6 +13,25 @@ static enum problem_code not_found(struct problem *problem) {
     return problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such picture");
 }
 
+/* ---- The words that are searched ---- */
+
+#define WORD_COLUMNS "prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id"
+
+/* After a row was added or renamed. */
+static enum problem_code index_add(struct db *db, const char *id, struct problem *problem) {
+    return db_run(
+        db, "INSERT INTO prompts (rowid, " WORD_COLUMNS ") SELECT number, " WORD_COLUMNS " FROM images WHERE id = ?1",
+        ARGS("s]", id), problem);
+}
+
+/* Before a row is removed or renamed: the index is told the words that it forgets. */
+static enum problem_code index_remove(struct db *db, const char *id, struct problem *problem) {
+    return db_run(db,
+                  "INSERT INTO prompts (prompts, rowid, " WORD_COLUMNS ") SELECT 'delete', number, " WORD_COLUMNS
+                  " FROM images WHERE id = ?1",
+                  ARGS("s]", id), problem);
+}
+
 /* ---- One picture more ---- */
 
 enum problem_code images_add(struct db *db, const json_t *row, const json_t *parents, struct problem *problem) {
@@ -61,6 +80,7 @@ enum problem_code images_add(struct db *db, const json_t *row, const json_t *par
                "?8, ?9, ?10, "
                "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
                values, problem));
+    TRY(index_add(db, json_get_text(row, "id"), problem));
     json_array_foreach(parents, i, parent) {
         TRY(db_run(db, "INSERT INTO image_parents (child, parent, role, position) VALUES (?1, ?2, ?3, ?4)",
                    ARGS("O,O,O,i]", json_object_get(row, "id"), json_object_get(parent, "id"),
@@ -351,9 +371,13 @@ enum problem_code images_set_favourite(struct db *db, const char *owner, const c
 
 enum problem_code images_set_name(struct db *db, const char *owner, const char *id, const char *name,
                                   struct problem *problem) {
-    bool changed = false;
-    return change(db, owner, id, "UPDATE images SET name = ?1 WHERE id = ?2", ARGS("s,s]", name, id), &changed,
-                  problem);
+    enum problem_code st = PROBLEM_NONE;
+    TRY(check_is_there(db, owner, id, problem));
+    TRY(index_remove(db, id, problem));
+    TRY(db_run(db, "UPDATE images SET name = ?1 WHERE id = ?2", ARGS("s,s]", name, id), problem));
+    TRY(index_add(db, id, problem));
+done:
+    return st;
 }
 
 enum problem_code images_trash(struct db *db, const char *owner, const char *id, bool *ret_changed,
@@ -370,8 +394,21 @@ enum problem_code images_restore(struct db *db, const char *owner, const char *i
 
 enum problem_code images_purge(struct db *db, const char *owner, const char *id, bool *ret_changed,
                                struct problem *problem) {
-    return change(db, owner, id, "DELETE FROM images WHERE id = ?1 AND deleted_us IS NOT NULL", ARGS("s]", id),
-                  ret_changed, problem);
+    json_t *row = NULL;
+    enum problem_code st = PROBLEM_NONE;
+    *ret_changed = false;
+    TRY(images_find(db, owner, id, &row, problem));
+    if (row == NULL) {
+        st = not_found(problem);
+        goto done;
+    }
+    if (!json_is_null(json_object_get(row, "deleted_us"))) {
+        TRY(images_forget(db, id, problem));
+        *ret_changed = true;
+    }
+done:
+    json_decref(row);
+    return st;
 }
 
 enum problem_code images_tag(struct db *db, const char *owner, const char *id, const char *tag, bool *ret_changed,
@@ -496,5 +533,6 @@ enum problem_code images_each(struct db *db, bool (*on_row)(void *user, json_t *
 }
 
 enum problem_code images_forget(struct db *db, const char *id, struct problem *problem) {
-    return db_run(db, "DELETE FROM images WHERE id = ?1", ARGS("s]", id), problem);
+    const enum problem_code st = index_remove(db, id, problem);
+    return st != PROBLEM_NONE ? st : db_run(db, "DELETE FROM images WHERE id = ?1", ARGS("s]", id), problem);
 }

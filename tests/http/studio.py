@@ -117,7 +117,7 @@ class Studio:
     def ask(self, method, path, body=None, headers=(), seconds=30):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
-            all_headers = dict(headers)
+            all_headers = {"X-CyberImage": "1", **dict(headers)}
             if self.token:
                 all_headers.setdefault("Authorization", "Bearer " + self.token)
             if body is not None and not isinstance(body, bytes):

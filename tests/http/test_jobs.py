@@ -96,7 +96,7 @@ def what_cannot_be_is_refused_by_name(folder):
         ({"prompt": None}, "prompt"), ({"prompt": ""}, "prompt"), ({"prompt": "x" * 70000}, "prompt"), ({"prompt": 7}, "prompt"),
         ({"width": 63}, "width"), ({"width": 0}, "width"), ({"width": -64}, "width"), ({"width": 2**31}, "width"),
         ({"width": 64.5}, "width"), ({"width": "64"}, "width"), ({"width": 16384, "height": 16384}, "width"),
-        ({"height": 65}, "height"), ({"height": 2**63}, "height"), ({"steps": 0}, "steps"), ({"steps": 1001}, "steps"),
+        ({"height": 65}, "height"), ({"height": 2**62}, "height"), ({"steps": 0}, "steps"), ({"steps": 1001}, "steps"),
         ({"guidance": -1}, "guidance"), ({"guidance": 101}, "guidance"), ({"guidance": 1e308}, "guidance"),
         ({"seed": -1}, "seed"), ({"seed": 2**32}, "seed"), ({"seed": 1.5}, "seed"), ({"count": 0}, "count"), ({"count": 65}, "count"),
         ({"priority": 11}, "priority"), ({"priority": -11}, "priority"), ({"colour": "red"}, "colour"),
@@ -284,7 +284,7 @@ def a_job_is_cancelled_within_a_second_in_every_phase(folder):
     models = os.path.join(folder, "models")
     os.makedirs(models)
     subprocess.run(["cp", "-a", NEON, os.path.join(models, "slow-loading")], check=True)
-    with troubled(folder, models=models) as studio:
+    with troubled(folder, models=models + ":" + os.path.dirname(NEON)) as studio:
         studio.need("POST", "/api/v1/queue/pause")
         job = studio.submit()
         check_cancelled(studio, job["id"], cancel_within_a_second(studio, job["id"]))

@@ -201,27 +201,12 @@ CREATE TABLE album_images (
 ) WITHOUT ROWID, STRICT;
 CREATE INDEX album_images_image ON album_images (image_id);
 
--- What is searched: everything that was said of a picture, its seed and its id. The words are kept once, in images.
+-- What is searched: everything that was said of a picture, its seed and its id. The words are kept once, in images; store/images.c
+-- keeps the two together, since triggers may not write to virtual tables where the schema is not trusted.
 CREATE VIRTUAL TABLE prompts USING fts5 (
     prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id,
     content = 'images', content_rowid = 'number', tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3'
 );
-CREATE TRIGGER images_insert AFTER INSERT ON images BEGIN
-    INSERT INTO prompts (rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
-    VALUES (new.number, new.prompt, new.prompt_enriched, new.prompt_sent, new.negative_prompt, new.name, new.seed, new.id);
-END;
-CREATE TRIGGER images_delete AFTER DELETE ON images BEGIN
-    INSERT INTO prompts (prompts, rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
-    VALUES ('delete', old.number, old.prompt, old.prompt_enriched, old.prompt_sent, old.negative_prompt, old.name, old.seed, old.id);
-END;
-
-CREATE TRIGGER images_rename AFTER UPDATE OF name ON images BEGIN
-    INSERT INTO prompts (prompts, rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
-    VALUES ('delete', old.number, old.prompt, old.prompt_enriched, old.prompt_sent, old.negative_prompt, old.name, old.seed, old.id);
-    INSERT INTO prompts (rowid, prompt, prompt_enriched, prompt_sent, negative_prompt, name, seed, id)
-    VALUES (new.number, new.prompt, new.prompt_enriched, new.prompt_sent, new.negative_prompt, new.name, new.seed, new.id);
-END;
-
 -- The audit log: append-only, also for the program itself; only retention removes, and leaves a record.
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY,
