@@ -1,8 +1,6 @@
 /* events: what happens, told to everybody who watches. A ring of the last events with growing ids; each event is kept
- * once, already
- * in the form in which it is sent, however many watch. A watcher asks for what follows an id; what has left the ring
- * is lost to it,
- * and it is told so.
+ * once, already in the form in which it is sent, however many watch. A watcher asks for what follows an id; what has
+ * left the ring is lost to it, and it is told so.
  *
  * An event belongs to an owner (a user's id) or to all. Administrators see every event. Locks inside. */
 #ifndef SERVER_BASE_EVENTS_H
@@ -22,8 +20,7 @@ struct events *events_create(void);
 void events_free(struct events *events);
 
 /* Adds an event; data (an object) is taken over; owner NULL: for all. Returns its id. wake is called afterwards, while
- * events may be
- * read but not published from it. */
+ * events may be read but not published from it. */
 uint64_t events_publish(struct events *events, const char *type, const char *owner, json_t *data);
 /* Who is called after each event, on the publishing thread: the HTTP side wakes its watchers. One at a time; NULL:
  * nobody, and whoever
@@ -40,10 +37,9 @@ void event_unref(struct event_text *text);
 const char *event_bytes(const struct event_text *text, size_t *ret_n);
 
 /* The first event after *after that this viewer may see (viewer_id: its user's id, sees_all: administrators), with one
- * reference for the
- * caller; NULL when there is none yet. *after moves on to it, or past those that are not for this viewer. *ret_is_gap:
- * events after
- * *after have left the ring, or *after is from another run of the server; the watcher must read the state anew. */
+ * reference for the caller; NULL when there is none yet. *after moves on to it, or past those that are not for this
+ * viewer. *ret_is_gap: events after *after have left the ring, or *after is from another run of the server; the watcher
+ * must read the state anew. */
 struct event_text *events_next(struct events *events, uint64_t *after, const char *viewer_id, bool sees_all,
                                bool *ret_is_gap);
 

@@ -1,6 +1,5 @@
 /* json: strict reading of JSON objects by a table of rows, and the small change of making JSON. Unknown members, wrong
- * types and
- * values outside their bounds are refused by name; nothing is ever clamped or converted. */
+ * types and values outside their bounds are refused by name; nothing is ever clamped or converted. */
 #ifndef SERVER_BASE_JSON_H
 #define SERVER_BASE_JSON_H
 

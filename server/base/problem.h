@@ -1,8 +1,6 @@
 /* problem: how the server says that something cannot be done. Every call that can fail returns a code and takes a
- * struct problem *,
- * into which who finds the fault writes one sentence; who passes it on adds nothing, and the first one wins. At the
- * HTTP border it
- * becomes a problem document (RFC 9457): status, code, title, detail, field. */
+ * struct problem *, into which who finds the fault writes one sentence; who passes it on adds nothing, and the first
+ * one wins. At the HTTP border it becomes a problem document (RFC 9457): status, code, title, detail, field. */
 #ifndef SERVER_BASE_PROBLEM_H
 #define SERVER_BASE_PROBLEM_H
 

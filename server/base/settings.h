@@ -1,6 +1,6 @@
-/* settings: everything that can be chosen, one row each in settings.def. Where several places name a setting, the
- * first of these
- * counts: flag, environment, settings file, what an administrator set while the studio ran (in the database), default.
+/* settings: everything that can be chosen, one row each in settings.def. Where several places name a setting, the first
+ * of these counts: flag, environment, settings file, what an administrator set while the studio ran (in the database),
+ * default.
  *
  * Values are read by copy at any time from any thread (settings_text and friends lock inside); LIVE ones may change. */
 #ifndef SERVER_BASE_SETTINGS_H

@@ -1,7 +1,6 @@
-/* builtin: the enricher that needs nobody: a grammar and word lists of our own. The same request gives the same
- * prompt. It keeps the
- * user's words first and as they are, and adds nothing that they, what they rule out ("no rain") or the negative
- * prompt speak against. */
+/* builtin: the enricher that needs nobody: a grammar and word lists of our own. The same request gives the same prompt.
+ * It keeps the user's words first and as they are, and adds nothing that they, what they rule out ("no rain") or the
+ * negative prompt speak against. */
 #ifndef SERVER_ENRICH_BUILTIN_H
 #define SERVER_ENRICH_BUILTIN_H
 
@@ -29,8 +28,7 @@ bool builtin_has(const char *words, const char *wanted);
 /* Is one of the words of text (at least three letters, not "the" and the like) among those of sentence, or its plural? */
 bool builtin_shares_word(const char *text, const char *sentence_words);
 /* The negative prompt, and what words (of builtin_words) rule out: "no heavy rain", "without people". Those are taken
- * out of words,
- * since they say what is not in the picture. A new string. */
+ * out of words, since they say what is not in the picture. A new string. */
 char *builtin_ruled_out(char *words, const char *negative);
 uint64_t builtin_random(uint64_t *state);
 

@@ -1,8 +1,6 @@
 /* The built-in enricher in sentences. What a text says is a set of facts, in groups of which one picture has one each:
- * it is either
- * night or noon. A sentence that says other facts than those already said of a group is never added, and what it says
- * holds for the
- * sentences after it. */
+ * it is either night or noon. A sentence that says other facts than those already said of a group is never added, and
+ * what it says holds for the sentences after it. */
 #include "enrich/builtin.h"
 
 #include <stdlib.h>

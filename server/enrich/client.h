@@ -1,6 +1,6 @@
 /* client: asks an OpenAI-compatible endpoint for completions, several at a time on the calling thread. The key goes to
- * the configured
- * host and nowhere else: redirects are not followed, and neither proxies nor passwords are taken from the environment. */
+ * the configured host and nowhere else: redirects are not followed, and neither proxies nor passwords are taken from
+ * the environment. */
 #ifndef SERVER_ENRICH_CLIENT_H
 #define SERVER_ENRICH_CLIENT_H
 
@@ -41,8 +41,7 @@ struct client_hooks {
 };
 
 /* Runs all exchanges to their ends. Errors of each stand in it: UPSTREAM and UPSTREAM_TIME with a sentence that names
- * the host; an
- * exchange that was no longer wanted has UNAVAILABLE. */
+ * the host; an exchange that was no longer wanted has UNAVAILABLE. */
 void client_run(const struct endpoint *endpoint, struct exchange *exchanges, size_t n,
                 const struct client_hooks *hooks);
 

@@ -34,8 +34,7 @@ enum caption_style caption_style_of(const char *image_model);
 enum problem_code directions_check(const json_t *texts, const char *field, bool may_be_null, struct problem *problem);
 
 /* What a language model is told: what makes a good prompt, the directions with their instructions, what must not
- * appear, and which of
- * how many versions this is. A new string. */
+ * appear, and which of how many versions this is. A new string. */
 char *directions_brief(unsigned directions, const char *const instructions[N_DIRECTIONS], enum caption_style style,
                        const char *negative, int version, int n_versions);
 

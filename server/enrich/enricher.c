@@ -1,6 +1,5 @@
 /* The routes of enriching: see enrich.h. One request is a work: some candidates, made by the endpoint or by the
- * built-in enricher, each
- * recorded as soon as it ends, and sent as it comes when the client wants a stream. */
+ * built-in enricher, each recorded as soon as it ends, and sent as it comes when the client wants a stream. */
 #include "enrich/enrich.h"
 
 #include "base/clock.h"

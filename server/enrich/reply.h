@@ -1,6 +1,5 @@
 /* reply: reads the body of an answer to POST …/chat/completions as it comes: server-sent events, or one JSON object
- * from endpoints
- * that do not stream. Everything in it is bounded, and nothing of it is believed. */
+ * from endpoints that do not stream. Everything in it is bounded, and nothing of it is believed. */
 #ifndef SERVER_ENRICH_REPLY_H
 #define SERVER_ENRICH_REPLY_H
 
@@ -29,17 +28,15 @@ struct reply {
 void reply_free(struct reply *reply);
 
 /* Takes the next bytes. The same bytes give the same text, however they are cut. Errors: UPSTREAM (too much,
- * unreadable, or an error
- * that the endpoint tells within its reply), and the same again for everything after that. */
+ * unreadable, or an error that the endpoint tells within its reply), and the same again for everything after that. */
 enum problem_code reply_feed(struct reply *reply, const void *bytes, size_t n, struct problem *problem);
 /* The body has ended. Errors: UPSTREAM (cut off, no text, refused, not a chat completion). */
 enum problem_code reply_end(struct reply *reply, struct problem *problem);
 /* The model's words so far, "" when there are none. */
 const char *reply_text(const struct reply *reply);
 
-/* The sentence in an error's body, {"error": {"message": …}}, {"error": "…"}, {"message": …} or {"detail": …},
- * cleaned, into buffer;
- * "" when there is none. secret (may be NULL) is blotted out. */
+/* The sentence in an error's body, {"error": {"message": …}}, {"error": "…"}, {"message": …} or {"detail": …}, cleaned,
+ * into buffer; "" when there is none. secret (may be NULL) is blotted out. */
 const char *reply_error_text(const char *body, size_t n, const char *secret, char *buffer, size_t size);
 
 #endif

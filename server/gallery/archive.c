@@ -1,6 +1,5 @@
 /* A zip of pictures, written while it is sent: they are packed already, so they are stored as they are. ZIP64 records
- * are written always:
- * every program of this century reads them, and no size has to be known before. */
+ * are written always: every program of this century reads them, and no size has to be known before. */
 #include "gallery/gallery_internal.h"
 
 #include <stdlib.h>

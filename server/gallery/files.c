@@ -1,6 +1,5 @@
 /* Files below a folder: see gallery_internal.h. Paths are made of ids by this program; that they cannot leave the
- * folder is checked by the
- * kernel all the same. */
+ * folder is checked by the kernel all the same. */
 #include "gallery/gallery_internal.h"
 
 #include <errno.h>

@@ -1,9 +1,7 @@
-/* gallery: the pictures' files. A picture lies at IMAGES/YYYY/MM/DD/ID.png (the day in UTC that its id names),
- * complete and on disk before its row
- * commits; the row goes before the file. Thumbnails (256 and 512 pixels, WebP) and converted copies lie in the cache
- * and can be made again.
- * Every path is opened below the images or cache folder by one helper (openat2 with RESOLVE_BENEATH or its equal).
- * Threads: locks inside. */
+/* gallery: the pictures' files. A picture lies at IMAGES/YYYY/MM/DD/ID.png (the day in UTC that its id names), complete
+ * and on disk before its row commits; the row goes before the file. Thumbnails (256 and 512 pixels, WebP) and converted
+ * copies lie in the cache and can be made again. Every path is opened below the images or cache folder by one helper
+ * (openat2 with RESOLVE_BENEATH or its equal). Threads: locks inside. */
 #ifndef SERVER_GALLERY_GALLERY_H
 #define SERVER_GALLERY_GALLERY_H
 
@@ -58,9 +56,8 @@ void gallery_announce(struct gallery *gallery, const struct new_picture *picture
 void gallery_discard(struct gallery *gallery, const struct written_picture *written);
 
 /* Decodes within the limits, strips, keeps as kind "upload" with row, audit and event. Also for pictures that come
- * inside of other requests
- * (base64, forms). The same bytes of the same owner give the id that is there already. Errors: INVALID, TOO_LARGE,
- * NO_SPACE, FORBIDDEN (quota). */
+ * inside of other requests (base64, forms). The same bytes of the same owner give the id that is there already. Errors:
+ * INVALID, TOO_LARGE, NO_SPACE, FORBIDDEN (quota). */
 enum problem_code gallery_upload(struct gallery *gallery, const struct actor *actor, const char *owner,
                                  const char *name, const void *data, size_t n, char ret_id[40],
                                  struct problem *problem);

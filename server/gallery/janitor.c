@@ -1,6 +1,5 @@
 /* The janitor: every minute, what lay in the trash too long goes for ever, and copies in other formats beyond their
- * room go, the oldest
- * first. Rows go before files: whatever happens between, no row names a file that is gone. */
+ * room go, the oldest first. Rows go before files: whatever happens between, no row names a file that is gone. */
 #include "gallery/gallery_internal.h"
 
 #include "base/clock.h"

@@ -1,6 +1,5 @@
 /* admit: from the head alone, may a request go on? Framing, name, path, route, caller, right, rate, and what the body
- * announces; in
- * that order, so that nothing is asked of the database for what nobody answers to. */
+ * announces; in that order, so that nothing is asked of the database for what nobody answers to. */
 #include "http/http_internal.h"
 
 #include <stdlib.h>

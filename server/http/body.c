@@ -1,6 +1,5 @@
-/* body: what a request carries, within its limits. A body is refused by its head where that is possible, so that
- * nobody sends in
- * vain; what is found out only while it comes is told when it has come. */
+/* body: what a request carries, within its limits. A body is refused by its head where that is possible, so that nobody
+ * sends in vain; what is found out only while it comes is told when it has come. */
 #include "http/http_internal.h"
 
 #include <ctype.h>

@@ -1,7 +1,6 @@
-/* checks: what a request must be before anybody looks at what it wants. Framing that two programs could read differently is
- * refused; the name under which we are asked must be ours (a page of another name that points here is an attack: DNS
- * rebinding);
- * and pages of other origins may not act in the name of whoever is signed in. */
+/* checks: what a request must be before anybody looks at what it wants. Framing that two programs could read
+ * differently is refused; the name under which we are asked must be ours (a page of another name that points here is an
+ * attack: DNS rebinding); and pages of other origins may not act in the name of whoever is signed in. */
 #include "http/http_internal.h"
 
 #include <ctype.h>
@@ -179,8 +178,7 @@ void check_origin(struct request *request) {
 }
 
 /* What a browser sends by itself (cookies, or nothing where everybody may all) must come from our own page. Tokens are
- * never sent by
- * a browser by itself. */
+ * never sent by a browser by itself. */
 enum problem_code check_forgery(const struct request *request, struct problem *problem) {
     const bool is_read = request->is_head || strcmp(request->method, "GET") == 0;
     if (is_read || request->caller.token_id[0] != '\0') {

@@ -18,8 +18,7 @@ static enum problem_code fault(struct problem *problem, const char *what) {
 }
 
 /* Finds NAME=VALUE among the parameters after the first semicolon of a header's value. The value, in quotes or not, is
- * copied with
- * its escapes resolved. 1: found, 0: not there, -1: broken, doubled or too long. */
+ * copied with its escapes resolved. 1: found, 0: not there, -1: broken, doubled or too long. */
 static int find_parameter(const char *header, const char *name, char *value, size_t size) {
     int found = 0;
     const char *c = header + strcspn(header, ";");

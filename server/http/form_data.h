@@ -1,6 +1,5 @@
 /* form_data: multipart/form-data (RFC 7578) in memory. Parts are not copied: they point into the body, into which zero
- * bytes are
- * written. Strict: exactly the form that browsers, curl and the usual libraries send. */
+ * bytes are written. Strict: exactly the form that browsers, curl and the usual libraries send. */
 #ifndef SERVER_HTTP_FORM_DATA_H
 #define SERVER_HTTP_FORM_DATA_H
 

@@ -1,10 +1,9 @@
 /* http: requests in, answers out, over libmicrohttpd. This part knows connections, limits, headers, routes and bodies;
- * it knows nothing of
- * jobs or pictures. Who asks is found by the hooks that the caller gives.
+ * it knows nothing of jobs or pictures. Who asks is found by the hooks that the caller gives.
  *
  * A route's function runs on one of the few threads that serve all connections, so it must not wait: no network, no
- * waiting for jobs, no
- * decoding of pictures. A route with ROUTE_SLOW runs on a thread of its own and may do all of that.
+ * waiting for jobs, no decoding of pictures. A route with ROUTE_SLOW runs on a thread of its own and may do all of
+ * that.
  *
  * Every answer that is not a success is a problem document (RFC 9457) made from the struct problem. */
 #ifndef SERVER_HTTP_HTTP_H
@@ -25,8 +24,7 @@ struct studio;
 enum role { ROLE_NONE, ROLE_VIEWER, ROLE_USER, ROLE_ADMIN };
 
 /* What a route needs, and what a token may be limited to. Roles: a viewer reads, a user also generates and edits what
- * is its own, an
- * administrator does everything and sees everybody's. */
+ * is its own, an administrator does everything and sees everybody's. */
 enum access {
     ACCESS_ANYBODY = 0, /* without signing in */
     ACCESS_READ = 1,
@@ -96,8 +94,7 @@ const struct actor *request_actor(const struct request *request);
 const json_t *request_json(const struct request *request); /* BODY_JSON, BODY_FORM: NULL when there is none */
 const void *request_body(const struct request *request, size_t *ret_n);
 /* Reads the query by rows as json_read does for an object: numbers, truth values ("true", "1", "false", "0") and texts
- * by the row's kind;
- * unknown names are refused. */
+ * by the row's kind; unknown names are refused. */
 enum problem_code request_read_query(const struct request *request, const struct json_row *rows, size_t n_rows,
                                      void *fields, struct problem *problem);
 
@@ -117,9 +114,8 @@ void response_json(struct response *response, int status, json_t *value); /* tak
 void response_empty(struct response *response);                           /* 204 */
 /* Copies data. type: "text/plain; charset=utf-8". */
 void response_bytes(struct response *response, int status, const char *type, const void *data, size_t n);
-/* Takes fd over. Answers ranges and conditions (ETag, Last-Modified) by itself, with sendfile. name NULL: shown
- * inline; else offered as a
- * download under that name. etag without quotes, or NULL. is_immutable: may be kept for a year. */
+/* Takes fd over. Answers ranges and conditions (ETag, Last-Modified) by itself, with sendfile. name NULL: shown inline;
+ * else offered as a download under that name. etag without quotes, or NULL. is_immutable: may be kept for a year. */
 enum problem_code response_file(struct response *response, int fd, const char *type, const char *etag,
                                 bool is_immutable, const char *name, struct problem *problem);
 void response_header(struct response *response, const char *name, const char *value);
@@ -127,8 +123,8 @@ void response_header(struct response *response, const char *name, const char *va
 bool response_is_unchanged(const struct request *request, struct response *response, const char *etag);
 
 /* A body that is written while the function runs (ROUTE_SLOW only). The first write sends the head. Returns false when
- * the client is gone:
- * the function should end soon. Waits while the client reads slowly, at most the settings' timeout. */
+ * the client is gone: the function should end soon. Waits while the client reads slowly, at most the settings' timeout.
+ * */
 void response_begin_stream(struct response *response, int status, const char *type);
 bool response_write(struct response *response, const void *data, size_t n);
 /* Is the client still there? For functions that wait for something else. */

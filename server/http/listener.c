@@ -31,8 +31,7 @@ static uint64_t announced_bytes(const struct request *request) {
 }
 
 /* A refusal is said at once when the body would be long or its length is not clear; a short body is read and forgotten
- * first: closing
- * a socket with unread bytes resets it, and the client might never see why. */
+ * first: closing a socket with unread bytes resets it, and the client might never see why. */
 static enum MHD_Result refuse(struct request *request) {
     const uint64_t n = announced_bytes(request);
     const bool is_unclear = request->problem.code == PROBLEM_MALFORMED || request->problem.code == PROBLEM_HEADERS;

@@ -1,6 +1,6 @@
 /* path: the target of a request, taken apart. Strict on purpose: what two programs could read differently (empty
- * segments, dots,
- * encoded slashes, backslashes, semicolons, control characters, text that is not UTF-8) is refused, never mended. */
+ * segments, dots, encoded slashes, backslashes, semicolons, control characters, text that is not UTF-8) is refused,
+ * never mended. */
 #ifndef SERVER_HTTP_PATH_H
 #define SERVER_HTTP_PATH_H
 

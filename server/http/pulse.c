@@ -1,6 +1,5 @@
 /* pulse: the one thread that keeps time. It wakes watchers after an event (many events in a row are one waking), and
- * once a second
- * looks after watchers and connections that say nothing by themselves. */
+ * once a second looks after watchers and connections that say nothing by themselves. */
 #include "http/http_internal.h"
 
 #include "base/clock.h"

@@ -21,8 +21,7 @@ static const char *keep(struct match *match, const char *text, size_t n) {
 }
 
 /* One segment against its pattern of n bytes: "jobs", "{id}", "{id}.{ending}", "{id}.png". A name takes all up to the
- * last place
- * where the literal after it occurs. */
+ * last place where the literal after it occurs. */
 static bool match_segment(struct match *match, const char *pattern, size_t n, const char *text) {
     const char *end = pattern + n;
     while (pattern < end && *pattern != '{') {

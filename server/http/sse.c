@@ -1,8 +1,7 @@
 /* sse: watchers of events (server-sent events). A watcher costs no thread: the library asks it for bytes, it hands out
- * the hub's
- * ready texts, and while there are none its connection is suspended until the pulse finds something for it. Whoever
- * reads so slowly
- * that its place has left the ring is cut; it comes back with Last-Event-ID and is told to read the state anew. */
+ * the hub's ready texts, and while there are none its connection is suspended until the pulse finds something for it.
+ * Whoever reads so slowly that its place has left the ring is cut; it comes back with Last-Event-ID and is told to read
+ * the state anew. */
 #include "http/http_internal.h"
 
 #include "base/clock.h"

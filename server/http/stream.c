@@ -1,6 +1,5 @@
-/* stream: a body that a slow route writes while it is being sent. The route's thread fills a ring, the library's
- * thread empties it;
- * who is too quick waits: the route in response_write, the connection by being suspended. */
+/* stream: a body that a slow route writes while it is being sent. The route's thread fills a ring, the library's thread
+ * empties it; who is too quick waits: the route in response_write, the connection by being suspended. */
 #include "http/http_internal.h"
 
 #include "base/clock.h"
@@ -44,8 +43,7 @@ static size_t get(struct stream *stream, char *buffer, size_t max) {
 }
 
 /* Waits until changed is signalled, at most to the deadline. Asks for the client now and then, since a suspended
- * connection does not
- * learn that it is gone. With request->mutex held. */
+ * connection does not learn that it is gone. With request->mutex held. */
 static bool wait_for_room(struct request *request, int64_t deadline_us) {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);

@@ -1,6 +1,5 @@
 /* The catalogue of models: see jobs_internal.h. A worker of its own opens each one, so that no damaged file can harm
- * the server or a
- * job, and so that it does not matter what the others are busy with. */
+ * the server or a job, and so that it does not matter what the others are busy with. */
 #include "jobs/jobs_internal.h"
 
 #include "base/clock.h"

@@ -28,9 +28,9 @@ struct process_options {
 
 enum process_event { PROCESS_NOTHING, PROCESS_MESSAGE, PROCESS_ENDED };
 
-/* Starts the worker and waits until it is ready. The calling thread must live as long as the worker: the kernel ends
- * it with its
- * starter. is_stopping ends the waiting. Errors: INVALID (its engine refuses the options), UNAVAILABLE (anything else). */
+/* Starts the worker and waits until it is ready. The calling thread must live as long as the worker: the kernel ends it
+ * with its starter. is_stopping ends the waiting. Errors: INVALID (its engine refuses the options), UNAVAILABLE
+ * (anything else). */
 enum problem_code process_start(const struct process_options *options, const atomic_bool *is_stopping,
                                 struct process *ret_process, struct problem *problem);
 /* Waits for a message, at most timeout_ms. wake_fd (an eventfd, < 0: none) ends the waiting and is emptied. */

@@ -1,7 +1,6 @@
 /* queue: jobs and the workers that do them. Rows are in store/jobs; a thread for each worker takes the next job, has
- * its pictures made one
- * by one, keeps each as it comes, and ends the job. What is in flight when the server dies is taken up again at the next start.
- * Threads: locks inside. */
+ * its pictures made one by one, keeps each as it comes, and ends the job. What is in flight when the server dies is
+ * taken up again at the next start. Threads: locks inside. */
 #ifndef SERVER_JOBS_QUEUE_H
 #define SERVER_JOBS_QUEUE_H
 
@@ -23,10 +22,8 @@ struct submission {
 };
 
 /* Checks everything, writes the job durably. *ret_job: the job as the API shows it. The same key with the same request
- * gives the job that is
- * there (*ret_is_new, which may be NULL: false); with another request CONFLICT. Errors: INVALID (field), NOT_FOUND
- * (model, input picture), TOO_MANY (depth),
- * FORBIDDEN (quota), NO_SPACE. */
+ * gives the job that is there (*ret_is_new, which may be NULL: false); with another request CONFLICT. Errors: INVALID
+ * (field), NOT_FOUND (model, input picture), TOO_MANY (depth), FORBIDDEN (quota), NO_SPACE. */
 enum problem_code queue_submit(struct queue *queue, const struct submission *submission, json_t **ret_job,
                                bool *ret_is_new, struct problem *problem);
 /* The job as the API shows it, with progress; owner NULL: anyone's. Errors: NOT_FOUND. */

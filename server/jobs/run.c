@@ -1,6 +1,6 @@
 /* One job on one worker: its inputs, then picture after picture, each kept as it comes, then its end. The job is ours
- * only while its
- * claim holds: whoever cancels it ends the claim in the database, we notice, and what is in hand is thrown away. */
+ * only while its claim holds: whoever cancels it ends the claim in the database, we notice, and what is in hand is
+ * thrown away. */
 #include "jobs/jobs_internal.h"
 
 #include "base/clock.h"

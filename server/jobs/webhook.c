@@ -1,10 +1,10 @@
-/* Announcements of jobs' ends: a row each, written in the transaction of the end, sent by a thread of its own until
- * the other side says
- * yes or has had its chances. Signed over time and body, so that neither can be changed or sent again later.
+/* Announcements of jobs' ends: a row each, written in the transaction of the end, sent by a thread of its own until the
+ * other side says yes or has had its chances. Signed over time and body, so that neither can be changed or sent again
+ * later.
  *
  * Addresses that people name must not lead into our own network: the address is looked at when the connection is made,
- * after all
- * names and redirects (there are none) are resolved. Only the origin of the studio's own setting may be anywhere. */
+ * after all names and redirects (there are none) are resolved. Only the origin of the studio's own setting may be
+ * anywhere. */
 #include "jobs/jobs_internal.h"
 
 #include "base/clock.h"

@@ -1,6 +1,5 @@
 /* gate: who may what. Sign-in links, passwords, sessions, tokens, rates; what an address to listen on demands. Secrets
- * are compared in
- * constant time and kept only as hashes. Threads: locks inside. */
+ * are compared in constant time and kept only as hashes. Threads: locks inside. */
 #ifndef SERVER_SECURITY_GATE_H
 #define SERVER_SECURITY_GATE_H
 

@@ -1,11 +1,9 @@
 /* db: SQLite as the files of store/ see it. One writer connection, which also does all checkpoints, and several
- * readers, which never
- * do, not even when they close: SQLite's WAL-reset race needs two connections that checkpoint. Nothing outside of
- * store/ writes SQL.
+ * readers, which never do, not even when they close: SQLite's WAL-reset race needs two connections that checkpoint.
+ * Nothing outside of store/ writes SQL.
  *
  * Values go in and come out as JSON: arguments are an array (ARGS("s,I", name, number)), a row is an object whose
- * members are named
- * like the columns. A column's alias may end in a type:
+ * members are named like the columns. A column's alias may end in a type:
  *     "favourite:b"  a truth value      "settings:j"  a text that holds JSON      "created:t"  microseconds as RFC
  * 3339, NULL stays null
  *
@@ -27,10 +25,9 @@ struct store;
 #define ARGS(...) JSON("[" __VA_ARGS__)
 #define NO_ARGS NULL
 
-/* Opens or creates the database, checks that SQLite is safe to use, and brings the schema up to date, each migration in one
- * transaction. *ret_migrated: the number of migrations that ran (0: it was up to date). Errors: also CONFLICT (the
- * file is of a newer
- * version of the program, or no database). */
+/* Opens or creates the database, checks that SQLite is safe to use, and brings the schema up to date, each migration in
+ * one transaction. *ret_migrated: the number of migrations that ran (0: it was up to date). Errors: also CONFLICT (the
+ * file is of a newer version of the program, or no database). */
 enum problem_code store_open(const char *path, int n_readers, struct store **ret_store, int *ret_migrated,
                              struct problem *problem);
 void store_close(struct store *store);

@@ -1,6 +1,6 @@
-/* store/images: rows of pictures, their tags and albums, and what is searched. Lists are in the order of
- * images.number, which grows with
- * time. owner arguments: a user's id, or NULL for everybody's pictures. Rows are named like the API's members. */
+/* store/images: rows of pictures, their tags and albums, and what is searched. Lists are in the order of images.number,
+ * which grows with time. owner arguments: a user's id, or NULL for everybody's pictures. Rows are named like the API's
+ * members. */
 #ifndef SERVER_STORE_IMAGES_H
 #define SERVER_STORE_IMAGES_H
 

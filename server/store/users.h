@@ -17,8 +17,7 @@ enum problem_code users_count_passwords(struct db *db, int64_t *ret_n, struct pr
 enum problem_code users_add(struct db *db, const char *id, const char *name, const char *role, const char *password,
                             struct problem *problem);
 /* Sets the members that are in changes: name, role, disabled, quota_… (null: none of its own). Errors: NOT_FOUND,
- * CONFLICT (the last
- * administrator, a taken name). */
+ * CONFLICT (the last administrator, a taken name). */
 enum problem_code users_change(struct db *db, const char *id, const json_t *changes, struct problem *problem);
 enum problem_code users_set_password(struct db *db, const char *id, const char *password, struct problem *problem);
 /* What is the user's stays, without an owner. Errors: NOT_FOUND, CONFLICT (the last administrator). */
