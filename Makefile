@@ -1,13 +1,13 @@
 # The usual way in. Everything real is in meson.build; this file installs what is missing, chooses folders and names what people want.
 #
 #   make          builds build/cyberimage
-#   make run      installs what is missing, builds, makes a picture with the bundled model
+#   make run      installs what is missing, builds, starts the studio and prints its address (SERVE='--listen 127.0.0.1:8080 …')
 #   make test     installs what the tests need, builds with sanitizers, runs all of them
 #   make bench    builds the benchmarks and runs them (MODEL=folder of a real model: its pictures, too)
 #   make format   formats all sources      make lint   style, layers, clang-tidy
 #   make install  (PREFIX=/usr/local)      make clean
 
-PROMPT ?= a neon green cat neon sign, wet street, violet skyline, rain
+SERVE ?=
 PREFIX ?= /usr/local
 PACKAGES = ./tools/install_packages.sh
 SOURCES = git ls-files '*.c' '*.h'
@@ -25,8 +25,7 @@ build/build.ninja:
 run:
 	@$(PACKAGES) build
 	@$(MAKE) --no-print-directory all
-	@mkdir -p images
-	@./build/cyberimage generate "$(PROMPT)" --output images/
+	@exec ./build/cyberimage serve $(SERVE)
 
 test:
 	@$(PACKAGES) build test
@@ -35,7 +34,7 @@ test:
 	@./tools/run_tests.py build-test
 
 bench:
-	@$(PACKAGES) build test
+	@$(PACKAGES) build test bench
 	@[ -f build-bench/build.ninja ] || meson setup build-bench -Dtests=true >/dev/null
 	@ninja -C build-bench --quiet cyberimage benchmarks
 	@./tools/run_bench.sh build-bench $(MODEL)

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs what is missing, with the system's package manager: tools/install_packages.sh build|test|lint …
+# Installs what is missing, with the system's package manager: tools/install_packages.sh build|test|lint|bench …
 # As root it just does; else it asks before it uses sudo. When nothing is missing it does nothing, quickly.
 set -eu
 
 build="gcc libc6-dev make meson ninja-build pkg-config libdnnl-dev libjansson-dev libspng-dev libturbojpeg0-dev libwebp-dev
        libsodium-dev libpcre2-dev libutf8proc-dev zlib1g-dev libmicrohttpd-dev libsqlite3-dev libcurl4-openssl-dev python3-yaml"
 test="libcmocka-dev g++ python3 xz-utils"
+bench="wrk nginx-light"
 lint="clang-format-14 clang-tidy-14 libomp-14-dev"
 
 wanted=""
@@ -14,7 +15,8 @@ for group in "$@"; do
         build) wanted="$wanted $build" ;;
         test) wanted="$wanted $test" ;;
         lint) wanted="$wanted $lint" ;;
-        *) echo "usage: $0 build|test|lint …" >&2; exit 2 ;;
+        bench) wanted="$wanted $bench" ;;
+        *) echo "usage: $0 build|test|lint|bench …" >&2; exit 2 ;;
     esac
 done
 

@@ -228,8 +228,9 @@ int worker_run(const struct worker_options *options, struct cyi_error *err) {
     worker->idle_seconds = options->idle_seconds;
     engine_options.log = send_log;
     engine_options.log_user = worker;
-    /* Ctrl-C in the terminal is meant for the server, which then tells us. */
+    /* What is sent to the whole group (Ctrl-C, a service manager's stop) is meant for the server, which then tells us. */
     (void)signal(SIGINT, SIG_IGN);
+    (void)signal(SIGTERM, SIG_IGN);
     (void)signal(SIGPIPE, SIG_IGN);
     if (!sandbox_bind_to_parent(options->parent)) {
         free(worker);
@@ -242,7 +243,6 @@ int worker_run(const struct worker_options *options, struct cyi_error *err) {
         free(worker);
         return CLI_FAILED;
     }
-    /* SIGTERM ends the process by its default: nothing of it outlives it, and the server keeps what is finished. */
     if (pthread_create(&reader, NULL, read_orders, worker) != 0 || pthread_create(&heart, NULL, beat, worker) != 0) {
         (void)text_error(err, CYI_E_MEMORY, "the worker's threads cannot be started");
         return CLI_FAILED;

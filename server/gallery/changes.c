@@ -40,24 +40,26 @@ ACT(act_untag, images_untag(act->db, act->owner, id, act->tag, ret_changed, prob
 ACT(act_add, albums_put(act->db, act->owner, act->album, id, true, ret_changed, problem))
 ACT(act_remove, albums_put(act->db, act->owner, act->album, id, false, ret_changed, problem))
 
+enum action_kind { DELETE, RESTORE, FAVOURITE, UNFAVOURITE, TAG, UNTAG, ADD_TO_ALBUM, REMOVE_FROM_ALBUM, N_ACTIONS };
+
 static const struct action {
     const char *name, *audit;
     act_fn run;
     bool needs_tag, needs_album;
-} actions[] = {
-    { "delete", "image.deleted", act_delete, false, false },
-    { "restore", "image.restored", act_restore, false, false },
-    { "favourite", "image.favoured", act_favourite, false, false },
-    { "unfavourite", "image.unfavoured", act_unfavourite, false, false },
-    { "tag", "image.tagged", act_tag, true, false },
-    { "untag", "image.untagged", act_untag, true, false },
-    { "add_to_album", "album.filled", act_add, false, true },
-    { "remove_from_album", "album.emptied", act_remove, false, true },
+} actions[N_ACTIONS] = {
+    [DELETE] = { "delete", "image.deleted", act_delete, false, false },
+    [RESTORE] = { "restore", "image.restored", act_restore, false, false },
+    [FAVOURITE] = { "favourite", "image.favoured", act_favourite, false, false },
+    [UNFAVOURITE] = { "unfavourite", "image.unfavoured", act_unfavourite, false, false },
+    [TAG] = { "tag", "image.tagged", act_tag, true, false },
+    [UNTAG] = { "untag", "image.untagged", act_untag, true, false },
+    [ADD_TO_ALBUM] = { "add_to_album", "album.filled", act_add, false, true },
+    [REMOVE_FROM_ALBUM] = { "remove_from_album", "album.emptied", act_remove, false, true },
 };
 #define ACTION_NAMES "delete|restore|favourite|unfavourite|tag|untag|add_to_album|remove_from_album|purge"
 
 static const struct action *find_action(const char *name) {
-    for (size_t i = 0; i < COUNT(actions); i++) {
+    for (size_t i = 0; i < N_ACTIONS; i++) {
         if (strcmp(actions[i].name, name) == 0) {
             return &actions[i];
         }
@@ -128,7 +130,7 @@ static enum problem_code run_on_all(struct studio *studio, struct request *reque
         TRY(run_action(action, act, json_string_value(id), changed, problem));
     }
     TRY(store_commit(studio->store, &act->db, problem));
-    announce(studio, request, strcmp(action->name, "delete") == 0 ? "image.removed" : "image.changed", changed);
+    announce(studio, request, action == &actions[DELETE] ? "image.removed" : "image.changed", changed);
 done:
     store_rollback(studio->store, &act->db);
     return st;
@@ -174,11 +176,11 @@ done:
 }
 
 static enum problem_code act_on_one(struct studio *studio, struct request *request, struct response *response,
-                                    const char *name, struct problem *problem) {
+                                    enum action_kind kind, struct problem *problem) {
     const char *id = request_parameter(request, "id");
     json_t *ids = JSON("[s]", id), *changed = JSON("[]");
     struct act act = { 0 };
-    enum problem_code st = id_is_valid(id) ? run_on_all(studio, request, find_action(name), &act, ids, changed, problem)
+    enum problem_code st = id_is_valid(id) ? run_on_all(studio, request, &actions[kind], &act, ids, changed, problem)
                                            : problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such picture");
     if (st == PROBLEM_NONE) {
         response_empty(response);
@@ -190,12 +192,12 @@ static enum problem_code act_on_one(struct studio *studio, struct request *reque
 
 static enum problem_code delete_image(struct studio *studio, struct request *request, struct response *response,
                                       struct problem *problem) {
-    return act_on_one(studio, request, response, "delete", problem);
+    return act_on_one(studio, request, response, DELETE, problem);
 }
 
 static enum problem_code restore_image(struct studio *studio, struct request *request, struct response *response,
                                        struct problem *problem) {
-    return act_on_one(studio, request, response, "restore", problem);
+    return act_on_one(studio, request, response, RESTORE, problem);
 }
 
 /* ---- PATCH ---- */
@@ -238,12 +240,12 @@ static enum problem_code set_tags(struct act *act, const char *id, const json_t 
             goto done;
         }
         TRY(check_tag(act->tag, problem));
-        TRY(run_action(find_action("tag"), act, id, changed, problem));
+        TRY(run_action(&actions[TAG], act, id, changed, problem));
     }
     json_array_foreach(json_object_get(image, "tags"), i, tag) {
         act->tag = json_get_text(tag, "name");
         if (!has_text(tags, act->tag)) {
-            TRY(run_action(find_action("untag"), act, id, changed, problem));
+            TRY(run_action(&actions[UNTAG], act, id, changed, problem));
         }
     }
 done:
@@ -265,7 +267,7 @@ static enum problem_code patch_image(struct studio *studio, struct request *requ
     }
     TRY(store_begin(studio->store, &act.db, problem));
     if (json_object_get(request_json(request), "favourite") != NULL) {
-        TRY(run_action(find_action(fields.is_favourite ? "favourite" : "unfavourite"), &act, id, changed, problem));
+        TRY(run_action(&actions[fields.is_favourite ? FAVOURITE : UNFAVOURITE], &act, id, changed, problem));
     }
     if (fields.name != NULL) {
         TRY(images_set_name(act.db, act.owner, id, fields.name, problem));

@@ -123,8 +123,8 @@ void response_header(struct response *response, const char *name, const char *va
 bool response_is_unchanged(const struct request *request, struct response *response, const char *etag);
 
 /* A body that is written while the function runs (ROUTE_SLOW only). The first write sends the head. Returns false when
- * the client is gone: the function should end soon. Waits while the client reads slowly, at most the settings' timeout.
- * */
+ * the client is gone: the function should end soon. Waits while the client reads slowly, at most the settings'
+ * timeout. */
 void response_begin_stream(struct response *response, int status, const char *type);
 bool response_write(struct response *response, const void *data, size_t n);
 /* Is the client still there? For functions that wait for something else. */

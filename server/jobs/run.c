@@ -37,7 +37,7 @@ struct run {
     int64_t claim;
     int n_pictures, n_done, n_attempts;
     double picture_ms; /* as far as it is known; < 0: not yet */
-    int64_t progress_us;
+    int64_t begun_us, progress_us;
     char code[32], error[512];
     struct recipe_file references[CYI_MAX_REFERENCES], init, mask;
     int n_references;
@@ -529,6 +529,11 @@ static void end(struct run *run, enum outcome outcome) {
     } else if (outcome == OUTCOME_BROKEN) {
         const bool is_over = run->n_attempts >= settings_int(run->studio->settings, SETTING_attempts);
         settle(run, is_over ? "held" : NULL, true);
+    } else if (outcome == OUTCOME_GOES_ON) {
+        log_event(LOG_INFO, "job.done",
+                  JSON("{s:s, s:s, s:I, s:i, s:I}", "id", run->id, "model", json_get_text(run->request, "model"),
+                       "steps", (json_int_t)json_get_int(run->request, "steps", 0), "pictures", run->n_pictures, "ms",
+                       (json_int_t)((clock_monotonic_us() - run->begun_us) / 1000)));
     }
 }
 
@@ -611,6 +616,7 @@ void run_job(struct runner *runner, const json_t *job) {
                        .id = json_get_text(job, "id"),
                        .owner = json_get_text(job, "owner_id"),
                        .claim = json_get_int(job, "claim", 0),
+                       .begun_us = clock_monotonic_us(),
                        .n_pictures = (int)json_get_int(job, "count", 1),
                        .n_done = (int)json_get_int(job, "done", 0),
                        .n_attempts = (int)json_get_int(job, "attempts", 1) };

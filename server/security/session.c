@@ -109,6 +109,7 @@ static enum problem_code open_session(struct studio *studio, struct request *req
     TRY(audit_append(db, &actor, "session.opened", id,
                      JSON("{s:s}", "by", credentials.link != NULL ? "link" : "password"), problem));
     TRY(store_commit(studio->store, &db, problem));
+    log_event(LOG_INFO, "session.opened", JSON("{s:s, s:o}", "name", actor.name, "address", json_text(actor.address)));
     set_cookie(studio, request, response, secret, settings_int(studio->settings, SETTING_session_days) * 24 * 3600);
     response_json(response, 201, JSON("{s:O}", "user", row));
 done:

@@ -5,6 +5,7 @@ import hmac
 import http.server
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -75,6 +76,8 @@ def a_job_goes_from_the_request_to_its_pictures(folder):
         assert fractions == sorted(fractions) and fractions[-1] > 0.9, fractions
         assert any(p["preview"] for p in steps), "there was no preview"
         assert len(watcher.of("image.added")) == 2
+        assert re.search(r"\d INFO job\.done id=%s model=neon steps=2 pictures=2 ms=\d+\n" % job["id"], studio.read_log()), studio.read_log()
+        assert "fox" not in studio.read_log()
 
 
 @claim

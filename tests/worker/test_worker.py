@@ -232,14 +232,15 @@ def ends_on_broken_frames_and_on_a_closed_socket(_):
 
 
 @claim
-def the_terminals_interrupt_is_the_servers(_):
+def signals_to_the_group_are_the_servers(_):
     with Worker() as worker:
         worker.hello()
         worker.process.send_signal(signal.SIGINT)
+        worker.process.send_signal(signal.SIGTERM)
         worker.generate()
         assert worker.wait_for("picture")[0]["width"] == 64
-        worker.process.send_signal(signal.SIGTERM)
-        assert worker.process.wait(10) == -signal.SIGTERM
+        worker.send("quit")
+        assert worker.process.wait(20) == 0
 
 
 @claim
