@@ -2,7 +2,7 @@
 #
 #   make          builds build/cyberimage
 #   make run      installs what is missing, builds, starts the studio and prints its address (SERVE='--listen 127.0.0.1:8080 …')
-#   make test     installs what the tests need, builds with sanitizers, runs all of them
+#   make test     installs what the tests need, builds with sanitizers, runs all of them, those of the studio also under ThreadSanitizer
 #   make bench    builds the benchmarks and runs them (MODEL=folder of a real model: its pictures, too)
 #   make format   formats all sources      make lint   style, layers, clang-tidy
 #   make install  (PREFIX=/usr/local)      make clean
@@ -13,6 +13,7 @@ PACKAGES = ./tools/install_packages.sh
 SOURCES = git ls-files '*.c' '*.h'
 # Sanitized programs are slow and watch every access: the fast backend's own checks are kept, optimisation too.
 SANITIZERS = -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_lundef=false
+THREAD_SANITIZER = -Dbuildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false
 
 .PHONY: all run test bench format lint install clean
 all: build/build.ninja
@@ -30,8 +31,10 @@ run:
 test:
 	@$(PACKAGES) build test
 	@[ -f build-test/build.ninja ] || meson setup build-test $(SANITIZERS) -Dtests=true >/dev/null || { meson setup build-test $(SANITIZERS) -Dtests=true; false; }
+	@[ -f build-threads/build.ninja ] || meson setup build-threads $(THREAD_SANITIZER) -Dtests=true >/dev/null
 	@ninja -C build-test --quiet
-	@./tools/run_tests.py build-test
+	@ninja -C build-threads --quiet threads
+	@./tools/run_tests.py build-test build-threads:threads
 
 bench:
 	@$(PACKAGES) build test bench
@@ -55,4 +58,4 @@ install: all
 	@meson install -C build
 
 clean:
-	@rm -rf build build-test build-bench build-lint
+	@rm -rf build build-test build-threads build-bench build-lint

@@ -613,9 +613,12 @@ def an_idle_worker_lets_go_of_its_model(folder):
     with Studio(folder, worker_idle=1) as studio:
         studio.wait(studio.submit()["id"])
         wait_for(lambda: studio.workers()[0]["model"] is None, 5, "unloading")
-        with studio.database() as database:
-            actions = [r[0] for r in database.execute("SELECT action FROM audit WHERE action LIKE 'model.%' ORDER BY seq")]
-        assert actions == ["model.loaded", "model.unloaded"], actions
+
+        def actions():
+            with studio.database() as database:
+                return [r[0] for r in database.execute("SELECT action FROM audit WHERE action LIKE 'model.%' ORDER BY seq")]
+
+        wait_for(lambda: actions() == ["model.loaded", "model.unloaded"], 5, "the log's rows")
 
 
 if __name__ == "__main__":
