@@ -9,6 +9,7 @@ if [ -x "$build/tests/bench/bench_ops" ]; then
     "$build/tests/bench/bench_ops" || failed=1
 fi
 "$build/cyberimage" bench --model models/neon
+python3 tests/bench/bench_server.py "$build/cyberimage" || failed=1
 if [ -n "$model" ]; then
     for size in 256 512; do
         "$build/tests/bench/bench_model" "$model" $size || failed=1
