@@ -29,20 +29,17 @@ double eta_running_seconds(struct queue *queue) {
     return sum;
 }
 
-double eta_job_seconds(struct queue *queue, struct db *db, const json_t *job) {
-    struct problem ignored = { 0 };
-    json_t *sorts = NULL, *sort;
+double eta_job_seconds(struct queue *queue, struct db *db, const json_t *job, const json_t *sorts) {
+    const json_t *sort;
     size_t i;
     const double own_ms = eta_picture_ms(db, json_object_get(job, "request"));
     double ahead = eta_running_seconds(queue);
-    bool is_known =
-        own_ms >= 0.0 && ahead >= 0.0 && jobs_ahead(db, json_get_text(job, "id"), &sorts, &ignored) == PROBLEM_NONE;
+    bool is_known = own_ms >= 0.0 && ahead >= 0.0;
     json_array_foreach(sorts, i, sort) {
         const double ms = eta_picture_ms(db, sort);
         is_known = is_known && ms >= 0.0;
         ahead += ms * 1e-3 * (double)json_get_int(sort, "n", 0);
     }
-    json_decref(sorts);
     const double own = own_ms * 1e-3 * (double)(json_get_int(job, "count", 0) - json_get_int(job, "done", 0));
     return is_known ? ahead / queue->n_runners + own : -1.0;
 }

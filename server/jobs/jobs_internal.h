@@ -57,8 +57,8 @@ char *catalogue_name(struct queue *queue, const char *path);
 
 /* Milliseconds of one picture as the request (a job's) asks for it; < 0: nothing like it was made here yet. */
 double eta_picture_ms(struct db *db, const json_t *request);
-/* Seconds until a waiting job is done; < 0: not known. */
-double eta_job_seconds(struct queue *queue, struct db *db, const json_t *job);
+/* Seconds until a waiting job is done, with what is ahead of it (jobs_ahead); < 0: not known. */
+double eta_job_seconds(struct queue *queue, struct db *db, const json_t *job, const json_t *sorts);
 /* Seconds that the running jobs still take, all together; < 0: not known. */
 double eta_running_seconds(struct queue *queue);
 

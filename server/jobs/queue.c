@@ -73,13 +73,14 @@ static void add_place(struct queue *queue, struct db *db, json_t *job) {
     json_t *sorts = NULL, *sort;
     size_t i;
     int64_t place = 1;
-    if (jobs_ahead(db, json_get_text(job, "id"), &sorts, &ignored) == PROBLEM_NONE) {
-        json_array_foreach(sorts, i, sort) {
-            place += json_get_int(sort, "n_jobs", 0);
-        }
+    if (jobs_ahead(db, json_get_text(job, "id"), &sorts, &ignored) != PROBLEM_NONE) {
+        return;
     }
+    json_array_foreach(sorts, i, sort) {
+        place += json_get_int(sort, "n_jobs", 0);
+    }
+    const double seconds = eta_job_seconds(queue, db, job, sorts);
     json_decref(sorts);
-    const double seconds = eta_job_seconds(queue, db, job);
     json_put(job, "position", json_integer(place));
     json_put(job, "remaining_seconds", seconds >= 0.0 ? json_real(seconds) : json_null());
 }

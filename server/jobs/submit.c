@@ -324,10 +324,12 @@ static enum problem_code check_user(struct db *db, const char *owner, int64_t pr
         goto done;
     }
     const int64_t quota = json_get_int(user, "quota_jobs", -1);
-    TRY(users_usage(db, owner, &usage, problem));
-    if (quota >= 0 && json_get_int(usage, "jobs", 0) >= quota) {
-        st = problem_set(problem, PROBLEM_FORBIDDEN, NULL, "your account may have %lld jobs at a time",
-                         (long long)quota);
+    if (quota >= 0) {
+        TRY(users_usage(db, owner, &usage, problem));
+        if (json_get_int(usage, "jobs", 0) >= quota) {
+            st = problem_set(problem, PROBLEM_FORBIDDEN, NULL, "your account may have %lld jobs at a time",
+                             (long long)quota);
+        }
     }
 done:
     json_decref(user);

@@ -450,15 +450,6 @@ enum problem_code images_in_trash(struct db *db, const char *owner, int64_t befo
     return st;
 }
 
-enum problem_code images_usage(struct db *db, const char *owner, json_t **ret_usage, struct problem *problem) {
-    return db_one(
-        db,
-        "SELECT count(*) AS pictures, coalesce(sum(size_bytes), 0) AS bytes, (SELECT quota_pictures FROM users WHERE "
-        "id = ?1) "
-        "AS quota_pictures, (SELECT quota_mib FROM users WHERE id = ?1) AS quota_mib FROM images WHERE owner = ?1",
-        ARGS("s]", owner), ret_usage, problem);
-}
-
 /* ---- Tags and albums ---- */
 
 enum problem_code tags_list(struct db *db, const char *owner, json_t **ret_tags, struct problem *problem) {

@@ -60,9 +60,6 @@ enum problem_code images_untag(struct db *db, const char *owner, const char *id,
 enum problem_code images_in_trash(struct db *db, const char *owner, int64_t before_us, int64_t limit, json_t **ret_ids,
                                   struct problem *problem);
 
-/* Pictures that are kept for this owner, and their bytes; and the quotas of its own (null: none). */
-enum problem_code images_usage(struct db *db, const char *owner, json_t **ret_usage, struct problem *problem);
-
 enum problem_code tags_list(struct db *db, const char *owner, json_t **ret_tags, struct problem *problem);
 
 enum problem_code albums_list(struct db *db, const char *owner, json_t **ret_albums, struct problem *problem);

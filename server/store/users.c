@@ -117,8 +117,7 @@ done:
 enum problem_code users_usage(struct db *db, const char *id, json_t **ret_usage, struct problem *problem) {
     return db_one(db,
                   "SELECT (SELECT count(*) FROM jobs WHERE owner = ?1 AND state IN ('queued', 'running')) AS jobs, "
-                  "(SELECT count(*) FROM images WHERE owner = ?1 AND deleted_us IS NULL) AS pictures, "
-                  "(SELECT coalesce(sum(size_bytes), 0) FROM images WHERE owner = ?1 AND deleted_us IS NULL) AS bytes",
+                  "count(*) AS pictures, coalesce(sum(size_bytes), 0) AS bytes FROM images WHERE owner = ?1",
                   ARGS("s]", id), ret_usage, problem);
 }
 

@@ -22,7 +22,7 @@ enum problem_code users_change(struct db *db, const char *id, const json_t *chan
 enum problem_code users_set_password(struct db *db, const char *id, const char *password, struct problem *problem);
 /* What is the user's stays, without an owner. Errors: NOT_FOUND, CONFLICT (the last administrator). */
 enum problem_code users_remove(struct db *db, const char *id, struct problem *problem);
-/* {"jobs" (that wait or run), "pictures", "bytes"} of this user. */
+/* {"jobs" (that wait or run), "pictures", "bytes"} of this user; what lies in the trash counts. */
 enum problem_code users_usage(struct db *db, const char *id, json_t **ret_usage, struct problem *problem);
 
 enum problem_code sessions_add(struct db *db, const char *hash, const char *id, const char *user_id,
