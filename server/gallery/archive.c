@@ -117,12 +117,11 @@ void archive_stream(struct gallery *gallery, struct response *response, const js
     json_array_foreach(rows, i, row) {
         struct problem ignored = { 0 };
         struct entry *entry = &entries[n];
-        char path[64];
         void *data = NULL;
         size_t n_bytes = 0;
         const char *id = json_get_text(row, "id");
-        if (!is_wanted || file_read_below(gallery->images_fd, gallery_relative_path(id, path), CYI_MAX_IMAGE_FILE_BYTES,
-                                          &data, &n_bytes, &ignored) != PROBLEM_NONE) {
+        if (!is_wanted ||
+            file_read(picture_open(gallery, id), CYI_MAX_IMAGE_FILE_BYTES, &data, &n_bytes, &ignored) != PROBLEM_NONE) {
             continue; /* removed since the request began */
         }
         (void)snprintf(entry->name, sizeof entry->name, "%s.png", id);

@@ -90,7 +90,7 @@ static enum problem_code send_picture(struct studio *studio, struct request *req
     const char *id = request_parameter(request, "id"), *ending = request_parameter(request, "ending");
     const struct format *format = NULL;
     struct delivery delivery = { .quality = DEFAULT_QUALITY };
-    char path[64], etag[96], name[64];
+    char etag[96], name[64];
     json_t *row = NULL;
     int fd = -1;
     enum problem_code st = PROBLEM_NONE;
@@ -104,7 +104,7 @@ static enum problem_code send_picture(struct studio *studio, struct request *req
     TRY(request_read_query(request, delivery_rows, sizeof delivery_rows / sizeof delivery_rows[0], &delivery, problem));
     TRY(find_row(studio, request, id, &row, problem));
     if (format->format == CYI_FORMAT_PNG) {
-        fd = file_open_below(gallery->images_fd, gallery_relative_path(id, path), O_RDONLY);
+        fd = picture_open(gallery, id);
         if (fd < 0) {
             st = problem_set(problem, PROBLEM_NOT_FOUND, NULL,
                              "the picture's file is not there; cyberimage fsck says more");

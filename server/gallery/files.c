@@ -50,13 +50,11 @@ int file_open_below(int folder_fd, const char *path, int flags) {
     return fd < 0 && (errno == ENOSYS || errno == EPERM) ? open_by_parts(folder_fd, path, flags) : (int)fd;
 }
 
-enum problem_code file_read_below(int folder_fd, const char *path, size_t max_bytes, void **ret_data, size_t *ret_n,
-                                  struct problem *problem) {
+enum problem_code file_read(int fd, size_t max_bytes, void **ret_data, size_t *ret_n, struct problem *problem) {
     struct stat info;
     char *data = NULL;
     size_t got = 0;
     enum problem_code st = PROBLEM_NONE;
-    const int fd = file_open_below(folder_fd, path, O_RDONLY);
     if (fd < 0) {
         return errno == ENOENT ? problem_set(problem, PROBLEM_NOT_FOUND, NULL, "the picture's file is not there")
                                : problem_system(problem, errno, "the picture's file");
@@ -166,6 +164,10 @@ enum problem_code file_write_below(int folder_fd, const char *path, const void *
         return problem_system(problem, error, "the picture");
     }
     return PROBLEM_NONE;
+}
+
+int file_move_below(int folder_fd, const char *from, const char *to) {
+    return make_folders(folder_fd, to, true) == 0 && renameat(folder_fd, from, folder_fd, to) == 0 ? 0 : -1;
 }
 
 void file_remove_below(int folder_fd, const char *path) {

@@ -1,5 +1,5 @@
-/* gallery: the pictures' files. A picture lies at IMAGES/YYYY/MM/DD/ID.png (the day in UTC that its id names), complete
- * and on disk before its row commits; the row goes before the file. Thumbnails (256 and 512 pixels, WebP) and converted
+/* gallery: the pictures' files. A picture lies at IMAGES/YYYY/MM/DD/ID.png (the day in UTC that its id names). It is
+ * complete and on disk, in IMAGES/.moving, before its row commits, and goes to its place after that. Thumbnails (256 and 512 pixels, WebP) and converted
  * copies lie in the cache and can be made again. Every path is opened below the images or cache folder by one helper
  * (openat2 with RESOLVE_BENEATH or its equal). Threads: locks inside. */
 #ifndef SERVER_GALLERY_GALLERY_H
@@ -45,13 +45,11 @@ void gallery_stop(struct gallery *gallery);
  * INTERNAL. */
 enum problem_code gallery_write(struct gallery *gallery, const struct new_picture *picture,
                                 struct written_picture *ret_written, struct problem *problem);
-/* Adds the row within the caller's transaction, with parents and the audit row "image.added"; the event is published
- * by gallery_announce. */
+/* Adds the row within the caller's transaction, with parents and the audit row "image.added". */
 enum problem_code gallery_insert(struct db *db, const struct actor *actor, const struct new_picture *picture,
                                  const struct written_picture *written, struct problem *problem);
-/* After the commit. */
-void gallery_announce(struct gallery *gallery, const struct new_picture *picture,
-                      const struct written_picture *written);
+/* After the commit: the file goes to its place, and whoever watches is told. */
+void gallery_place(struct gallery *gallery, const struct new_picture *picture, const struct written_picture *written);
 /* When the transaction failed: removes the files again. */
 void gallery_discard(struct gallery *gallery, const struct written_picture *written);
 

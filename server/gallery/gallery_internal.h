@@ -26,15 +26,32 @@ struct gallery {
 
 /* Opens a file below folder_fd without following links or leaving it. Returns the descriptor, or -1 with errno. */
 int file_open_below(int folder_fd, const char *path, int flags);
-/* Reads a file of at most max_bytes below the folder. free() the data. Errors: NOT_FOUND, TOO_LARGE, INTERNAL. */
-enum problem_code file_read_below(int folder_fd, const char *path, size_t max_bytes, void **ret_data, size_t *ret_n,
-                                  struct problem *problem);
+/* Reads and closes a picture's file that was just opened; fd < 0: errno says why there is none. free() the data. Errors:
+ * NOT_FOUND, TOO_LARGE, INTERNAL. */
+enum problem_code file_read(int fd, size_t max_bytes, void **ret_data, size_t *ret_n, struct problem *problem);
 /* Writes a file that is there whole or not at all; folders on the way are made. is_durable: on disk when this returns.
- * Errors: NO_SPACE,
- * INTERNAL. */
+ * Errors: NO_SPACE, INTERNAL. */
 enum problem_code file_write_below(int folder_fd, const char *path, const void *data, size_t n, bool is_durable,
                                    struct problem *problem);
+/* Renames; folders on the way to the new name are made. Returns 0, or -1 with errno. */
+int file_move_below(int folder_fd, const char *from, const char *to);
 void file_remove_below(int folder_fd, const char *path); /* what is not there is fine */
+
+/* ---- moving.c: on the way in and out ---- */
+
+/* A picture comes in; durable. Errors: NO_SPACE, INTERNAL. */
+enum problem_code moving_write(struct gallery *gallery, const char *id, const void *data, size_t n,
+                               struct problem *problem);
+/* Its row is there: to its place. If that fails it is found where it is, and the next start tries again. */
+void moving_settle(struct gallery *gallery, const char *id);
+/* Out of its place, before its row goes; then moving_sync, the commit, and picture_remove_files. */
+bool moving_take_out(struct gallery *gallery, const char *id);
+enum problem_code moving_sync(struct gallery *gallery, struct problem *problem);
+void moving_remove(struct gallery *gallery, const char *id);
+/* Before anything is served: what an earlier end left unsettled. */
+enum problem_code moving_settle_all(struct gallery *gallery, struct problem *problem);
+/* Opens a picture's file, wherever it is. Returns -1 with errno when there is none. */
+int picture_open(struct gallery *gallery, const char *id);
 
 /* ---- thumbnail.c ---- */
 

@@ -1,5 +1,5 @@
 /* The janitor: every minute, what lay in the trash too long goes for ever, and copies in other formats beyond their
- * room go, the oldest first. Rows go before files: whatever happens between, no row names a file that is gone. */
+ * room go, the oldest first. */
 #include "gallery/gallery_internal.h"
 
 #include "base/clock.h"
@@ -33,9 +33,14 @@ enum problem_code gallery_purge(struct gallery *gallery, const struct actor *act
         TRY(images_purge(db, owner, json_string_value(id), &changed, problem));
         if (changed) {
             json_add(gone, json_incref(id));
+            if (!moving_take_out(gallery, json_string_value(id))) {
+                st = problem_system(problem, errno, "the picture's file");
+                goto done;
+            }
             TRY(audit_append(db, actor, "image.purged", json_string_value(id), NULL, problem));
         }
     }
+    TRY(moving_sync(gallery, problem));
     TRY(store_commit(studio->store, &db, problem));
     json_array_foreach(gone, i, id) {
         picture_remove_files(gallery, json_string_value(id));
@@ -43,6 +48,11 @@ enum problem_code gallery_purge(struct gallery *gallery, const struct actor *act
     }
 done:
     store_rollback(studio->store, &db);
+    if (st != PROBLEM_NONE) {
+        json_array_foreach(gone, i, id) {
+            moving_settle(gallery, json_string_value(id));
+        }
+    }
     json_decref(gone);
     return st;
 }

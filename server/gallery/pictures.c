@@ -5,6 +5,7 @@
 #include "base/id.h"
 #include "files.h"
 #include "store/images.h"
+#include "store/users.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +44,7 @@ enum problem_code gallery_start(struct studio *studio, struct gallery **ret_gall
         st = problem_engine(problem, NULL, &err);
         goto done;
     }
+    TRY(moving_settle_all(gallery, problem));
     TRY(janitor_start(gallery, problem));
     *ret_gallery = gallery;
     gallery = NULL;
@@ -107,7 +109,6 @@ enum problem_code gallery_write(struct gallery *gallery, const struct new_pictur
     struct written_picture written = { 0 };
     struct cyi_image *small = NULL;
     struct cyi_error err = { 0 };
-    char path[64];
     void *data = NULL;
     size_t n = 0;
     enum problem_code st = PROBLEM_NONE;
@@ -127,8 +128,8 @@ enum problem_code gallery_write(struct gallery *gallery, const struct new_pictur
     files_hash(data, n, written.sha256);
     TRY(thumbnail_scale(gallery->codec, picture->image, BLURHASH_SIDE, &small, problem));
     thumbnail_blurhash(small, written.blurhash);
-    TRY(thumbnail_write(gallery, written.id, picture->image, problem));
-    TRY(file_write_below(gallery->images_fd, gallery_relative_path(written.id, path), data, n, true, problem));
+    TRY(moving_write(gallery, written.id, data, n, problem));
+    TRY(thumbnail_write(gallery, written.id, picture->image, problem)); /* after it: so none is left alone */
     *ret_written = written;
 done:
     if (st != PROBLEM_NONE && written.id[0] != '\0') {
@@ -183,8 +184,8 @@ done:
     return st;
 }
 
-void gallery_announce(struct gallery *gallery, const struct new_picture *picture,
-                      const struct written_picture *written) {
+void gallery_place(struct gallery *gallery, const struct new_picture *picture, const struct written_picture *written) {
+    moving_settle(gallery, written->id);
     (void)events_publish(gallery->studio->events, "image.added", picture->owner,
                          JSON("{s:s, s:s, s:s?, s:i, s:i, s:s}", "id", written->id, "kind", picture->kind, "job",
                               picture->job_id, "width", picture->image->width, "height", picture->image->height,
@@ -194,6 +195,7 @@ void gallery_announce(struct gallery *gallery, const struct new_picture *picture
 void picture_remove_files(struct gallery *gallery, const char *id) {
     char path[GALLERY_PATH], relative[64];
     file_remove_below(gallery->images_fd, gallery_relative_path(id, relative));
+    moving_remove(gallery, id);
     file_remove_below(gallery->cache_fd, thumbnail_path(id, THUMBNAIL_SMALL, path));
     file_remove_below(gallery->cache_fd, thumbnail_path(id, THUMBNAIL_LARGE, path));
 }
@@ -203,28 +205,32 @@ void gallery_discard(struct gallery *gallery, const struct written_picture *writ
 }
 
 enum problem_code gallery_check_quota(struct gallery *gallery, const char *owner, int n, struct problem *problem) {
-    json_t *usage = NULL;
-    if (owner == NULL || owner[0] == '\0') {
-        return PROBLEM_NONE;
-    }
+    json_t *user = NULL, *usage = NULL;
     struct settings *settings = gallery->studio->settings;
-    struct db *db = store_read(gallery->studio->store);
-    enum problem_code st = images_usage(db, owner, &usage, problem);
-    store_read_done(gallery->studio->store, db);
-    if (st == PROBLEM_NONE) {
-        const int64_t pictures = json_get_int(usage, "pictures", 0), bytes = json_get_int(usage, "bytes", 0);
-        const int64_t most = json_get_int(usage, "quota_pictures", settings_int(settings, SETTING_quota_pictures));
-        const int64_t most_mib = json_get_int(usage, "quota_mib", settings_int(settings, SETTING_quota_mib));
-        if (most > 0 && pictures + n > most) {
-            st =
-                problem_set(problem, PROBLEM_FORBIDDEN, NULL,
-                            "you may keep %lld pictures and have %lld (those in the trash count): %d more are too many",
-                            (long long)most, (long long)pictures, n);
-        } else if (most_mib > 0 && bytes >= most_mib * MIB) {
-            st = problem_set(problem, PROBLEM_FORBIDDEN, NULL, "your pictures take %lld MiB, and %lld MiB are allowed",
-                             (long long)(bytes / MIB), (long long)most_mib);
-        }
+    enum problem_code st = PROBLEM_NONE;
+    if (owner == NULL || owner[0] == '\0') {
+        return st;
     }
+    struct db *db = store_read(gallery->studio->store);
+    TRY(users_get(db, owner, &user, problem));
+    const int64_t most = json_get_int(user, "quota_pictures", settings_int(settings, SETTING_quota_pictures));
+    const int64_t most_mib = json_get_int(user, "quota_mib", settings_int(settings, SETTING_quota_mib));
+    if (most <= 0 && most_mib <= 0) {
+        goto done;
+    }
+    TRY(users_usage(db, owner, &usage, problem));
+    const int64_t pictures = json_get_int(usage, "pictures", 0), bytes = json_get_int(usage, "bytes", 0);
+    if (most > 0 && pictures + n > most) {
+        st = problem_set(problem, PROBLEM_FORBIDDEN, NULL,
+                         "you may keep %lld pictures and have %lld (those in the trash count): %d more are too many",
+                         (long long)most, (long long)pictures, n);
+    } else if (most_mib > 0 && bytes >= most_mib * MIB) {
+        st = problem_set(problem, PROBLEM_FORBIDDEN, NULL, "your pictures take %lld MiB, and %lld MiB are allowed",
+                         (long long)(bytes / MIB), (long long)most_mib);
+    }
+done:
+    store_read_done(gallery->studio->store, db);
+    json_decref(user);
     json_decref(usage);
     return st;
 }
@@ -244,7 +250,7 @@ static enum problem_code keep_upload(struct gallery *gallery, const struct actor
     if (same == NULL) {
         TRY(gallery_insert(db, actor, picture, &written, problem));
         TRY(store_commit(store, &db, problem));
-        gallery_announce(gallery, picture, &written);
+        gallery_place(gallery, picture, &written);
     }
     (void)snprintf(ret_id, 40, "%s", same != NULL ? same : written.id);
 done:
@@ -289,7 +295,6 @@ done:
 enum problem_code gallery_read(struct gallery *gallery, const char *owner, const char *id, void **ret_data,
                                size_t *ret_n, struct problem *problem) {
     json_t *row = NULL;
-    char path[64];
     struct db *db = store_read(gallery->studio->store);
     enum problem_code st = id_is_valid(id) ? images_find(db, owner, id, &row, problem) : PROBLEM_NONE;
     store_read_done(gallery->studio->store, db);
@@ -297,8 +302,7 @@ enum problem_code gallery_read(struct gallery *gallery, const char *owner, const
         st = problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such picture");
     }
     if (st == PROBLEM_NONE) {
-        st = file_read_below(gallery->images_fd, gallery_relative_path(id, path), CYI_MAX_IMAGE_FILE_BYTES, ret_data,
-                             ret_n, problem);
+        st = file_read(picture_open(gallery, id), CYI_MAX_IMAGE_FILE_BYTES, ret_data, ret_n, problem);
     }
     json_decref(row);
     return st;
@@ -307,11 +311,9 @@ enum problem_code gallery_read(struct gallery *gallery, const char *owner, const
 enum problem_code picture_decode(struct gallery *gallery, const char *id, struct cyi_image **ret_image,
                                  struct problem *problem) {
     struct cyi_error err = { 0 };
-    char path[64];
     void *data = NULL;
     size_t n = 0;
-    enum problem_code st = file_read_below(gallery->images_fd, gallery_relative_path(id, path),
-                                           CYI_MAX_IMAGE_FILE_BYTES, &data, &n, problem);
+    enum problem_code st = file_read(picture_open(gallery, id), CYI_MAX_IMAGE_FILE_BYTES, &data, &n, problem);
     if (st == PROBLEM_NONE && cyi_image_decode(gallery->codec, data, n, ret_image, &err) != CYI_OK) {
         st = problem_set(problem, PROBLEM_INTERNAL, NULL, "the picture's file is damaged: %.400s", err.text);
     }

@@ -415,7 +415,7 @@ static enum outcome write_picture(struct run *run, const struct new_picture *pic
         if (st == PROBLEM_NONE) {
             st = commit_picture(run, picture, &written, step_ms, rest_ms, &problem);
             if (st == PROBLEM_NONE) {
-                gallery_announce(run->studio->gallery, picture, &written);
+                gallery_place(run->studio->gallery, picture, &written);
                 return OUTCOME_GOES_ON;
             }
             gallery_discard(run->studio->gallery, &written);

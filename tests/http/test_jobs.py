@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from kills import Kills, pixels_of  # noqa: E402
+from kills import Kills, find_file, pixels_of  # noqa: E402
 from studio import ENDED, TROUBLED, Studio, Watcher, wait_for  # noqa: E402
 from tap import Skip, claim, run_claims  # noqa: E402
 
@@ -447,6 +448,25 @@ def kills_at_random_moments_lose_nothing(folder):
 
 
 # ---- Disk
+
+
+@claim
+def what_was_on_its_way_is_settled_by_its_row(folder):
+    with Studio(folder) as studio:
+        image = studio.wait(studio.submit()["id"])["images"][0]
+        place, moving = find_file(studio, image), os.path.join(studio.data, "images", ".moving")
+        os.rename(place, os.path.join(moving, image + ".png"))
+        assert studio.get("/images/%s.png" % image).status == 200, "it is not found on its way"
+        studio.stop()
+        shutil.copy(os.path.join(moving, image + ".png"), os.path.join(moving, image[:-4] + "0000.png"))
+        with open(os.path.join(moving, image + ".png.part"), "wb") as part:
+            part.write(b"half")
+        studio.start()
+        assert os.path.exists(place) and os.listdir(moving) == [], os.listdir(moving)
+        check_nothing_left(studio)
+        studio.need("DELETE", "/api/v1/images/" + image, status=204)
+        studio.need("POST", "/api/v1/images/actions", {"action": "purge", "ids": [image]})
+        assert studio.files() == (set(), []) and os.listdir(moving) == []
 
 
 @claim
