@@ -1,7 +1,7 @@
 /* gallery: the pictures' files. A picture lies at IMAGES/YYYY/MM/DD/ID.png (the day in UTC that its id names). It is
- * complete and on disk, in IMAGES/.moving, before its row commits, and goes to its place after that. Thumbnails (256 and 512 pixels, WebP) and converted
- * copies lie in the cache and can be made again. Every path is opened below the images or cache folder by one helper
- * (openat2 with RESOLVE_BENEATH or its equal). Threads: locks inside. */
+ * complete and on disk, in IMAGES/.moving, before its row commits, and goes to its place after that. Thumbnails (256 and
+ * 512 pixels, WebP) and converted copies lie in the cache and can be made again. Every path is opened below the images
+ * or cache folder by one helper (openat2 with RESOLVE_BENEATH or its equal). Threads: locks inside. */
 #ifndef SERVER_GALLERY_GALLERY_H
 #define SERVER_GALLERY_GALLERY_H
 
