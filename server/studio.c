@@ -11,6 +11,7 @@
 #include "routes/routes.h"
 #include "security/gate.h"
 #include "store/settings.h"
+#include "upkeep.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -22,12 +23,12 @@
 
 /* ---- Paths ---- */
 
-/* The setting as absolute path, or what it is when nobody said; a new string. */
+/* The setting as absolute path; when nobody said, name in folder, or folder itself (name NULL). A new string. */
 static char *path_setting(struct settings *settings, enum setting setting, const char *folder, const char *name) {
     char *path = settings_text(settings, setting);
     if (path[0] == '\0') {
         free(path);
-        return files_join(folder, name);
+        return name != NULL ? files_join(folder, name) : text_copy(folder);
     }
     if (path[0] == '/') {
         return path;
@@ -55,29 +56,29 @@ static enum problem_code make_folder(const char *folder, struct problem *problem
 
 enum problem_code studio_paths_init(struct settings *settings, struct studio_paths *ret_paths,
                                     struct problem *problem) {
-    struct studio_paths paths = { .lock_fd = -1 };
-    enum problem_code st = PROBLEM_NONE;
+    struct studio_paths paths = { .lock_fd = -1, .program = realpath("/proc/self/exe", NULL) };
+    if (paths.program == NULL) {
+        return problem_system(problem, errno, "this program's own path");
+    }
     char *usual = default_data();
-    paths.data = path_setting(settings, SETTING_data, usual, ".");
+    paths.data = path_setting(settings, SETTING_data, usual, NULL);
     paths.images = path_setting(settings, SETTING_images, paths.data, "images");
     paths.database = path_setting(settings, SETTING_database, paths.data, "db/cyberimage.sqlite");
     paths.cache = path_setting(settings, SETTING_cache, paths.data, "cache");
-    paths.program = realpath("/proc/self/exe", NULL);
-    char *database_folder = files_folder_of(paths.database);
-    if (paths.program == NULL) {
-        st = problem_system(problem, errno, "this program's own path");
-        goto done;
-    }
-    TRY(make_folder(paths.data, problem));
-    TRY(make_folder(paths.images, problem));
-    TRY(make_folder(database_folder, problem));
-    TRY(make_folder(paths.cache, problem));
-    *ret_paths = paths;
-    paths = (struct studio_paths){ .lock_fd = -1 };
-done:
     free(usual);
+    *ret_paths = paths;
+    return PROBLEM_NONE;
+}
+
+enum problem_code studio_paths_make(const struct studio_paths *paths, struct problem *problem) {
+    enum problem_code st = PROBLEM_NONE;
+    char *database_folder = files_folder_of(paths->database);
+    TRY(make_folder(paths->data, problem));
+    TRY(make_folder(paths->images, problem));
+    TRY(make_folder(database_folder, problem));
+    TRY(make_folder(paths->cache, problem));
+done:
     free(database_folder);
-    studio_paths_done(&paths);
     return st;
 }
 
@@ -96,8 +97,10 @@ void studio_paths_done(struct studio_paths *paths) {
 /* ---- Start ---- */
 
 static enum problem_code start_listening(struct studio *studio, struct problem *problem) {
-    const struct route_table tables[] = { system_routes,   session_routes, account_routes, queue_routes,
-                                          delivery_routes, listing_routes, change_routes,  enrich_routes };
+    const struct route_table tables[] = {
+        system_routes,  session_routes, account_routes, queue_routes, delivery_routes,
+        listing_routes, change_routes,  enrich_routes,  audit_routes, settings_routes
+    };
     studio->tables = text_alloc(1, sizeof tables);
     memcpy(studio->tables, tables, sizeof tables);
     const struct http_options options = {
@@ -121,6 +124,7 @@ static enum problem_code open_store(struct studio *studio, struct problem *probl
         TRY(audit_write(studio->store, &actor_system, "store.migrated", NULL, JSON("{s:i}", "steps", n_migrated),
                         problem));
     }
+    TRY(signing_key_load(studio->paths.data, true, &studio->audit_key, problem));
     TRY(settings_load(studio->store, studio->settings, problem));
 done:
     return st;
@@ -134,6 +138,7 @@ enum problem_code studio_start(struct settings *settings, struct studio **ret_st
     studio->started_us = clock_now_us();
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
     TRY(studio_paths_init(settings, &studio->paths, problem));
+    TRY(studio_paths_make(&studio->paths, problem));
     TRY(open_store(studio, problem));
     TRY(gate_check_binding(settings, studio->store, problem));
     studio->events = events_create();
@@ -141,6 +146,7 @@ enum problem_code studio_start(struct settings *settings, struct studio **ret_st
     TRY(gallery_start(studio, &studio->gallery, problem));
     TRY(enricher_create(studio, &studio->enricher, problem));
     TRY(queue_start(studio, &studio->queue, problem));
+    TRY(upkeep_start(studio, &studio->upkeep, problem));
     TRY(start_listening(studio, problem));
     TRY(audit_write(studio->store, &actor_system, "studio.started", NULL,
                     JSON("{s:s, s:s}", "version", CYI_VERSION, "url", http_url(studio->http)), problem));
@@ -180,6 +186,7 @@ void studio_stop(struct studio *studio) {
     if (studio->enricher != NULL) {
         enricher_free(studio->enricher);
     }
+    upkeep_stop(studio->upkeep);
     gallery_stop(studio->gallery);
     gate_stop(studio->gate);
     if (has_run) {

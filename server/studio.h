@@ -5,6 +5,7 @@
 
 #include "base/events.h"
 #include "base/settings.h"
+#include "base/signing.h"
 #include "store/db.h"
 
 struct enricher;
@@ -13,6 +14,7 @@ struct gate;
 struct http;
 struct queue;
 struct route_table;
+struct upkeep;
 
 /* Where things lie: absolute paths, made from the settings. */
 struct studio_paths {
@@ -25,18 +27,22 @@ struct studio {
     struct settings *settings;
     struct studio_paths paths;
     struct store *store;
+    struct signing_key audit_key;
     struct events *events;
     struct gate *gate;         /* security/: who may what */
     struct gallery *gallery;   /* gallery/: pictures */
     struct queue *queue;       /* jobs/: jobs and workers */
     struct enricher *enricher; /* enrich/ */
+    struct upkeep *upkeep;
     struct http *http;
     struct route_table *tables; /* all routes; as long as http */
     int64_t started_us;
 };
 
-/* Makes the paths from the settings, and the folders. Errors: INTERNAL. */
+/* The paths that the settings mean. Errors: INTERNAL. */
 enum problem_code studio_paths_init(struct settings *settings, struct studio_paths *ret_paths, struct problem *problem);
+/* Makes the folders that are not there. Errors: INTERNAL. */
+enum problem_code studio_paths_make(const struct studio_paths *paths, struct problem *problem);
 void studio_paths_done(struct studio_paths *paths);
 
 /* Opens the data folder (one studio at a time), database, parts and listener. Errors: a sentence for the console. */

@@ -2,6 +2,7 @@
 #include "base/settings.h"
 
 #include "base/json.h"
+#include "base/url.h"
 #include "files.h"
 
 #include <ctype.h>
@@ -100,6 +101,17 @@ static enum problem_code check_choice(const struct setting_row *row, const char 
     return st;
 }
 
+static enum problem_code check_url(const struct setting_row *row, const char *text, struct problem *problem) {
+    char *origin = url_origin(text);
+    const bool is_right = text[0] == '\0' || (origin != NULL && (double)strlen(text) <= row->max);
+    free(origin);
+    return is_right ? PROBLEM_NONE
+                    : problem_set(problem, PROBLEM_INVALID, row->name,
+                                  "%s must be an address of http:// or https:// without a user name, such as "
+                                  "http://127.0.0.1:11434/v1, of at most %.0f bytes",
+                                  row->name, row->max);
+}
+
 enum problem_code settings_check(enum setting setting, const char *text, struct problem *problem) {
     const struct setting_row *row = &rows[setting];
     const double length = (double)strlen(text);
@@ -119,6 +131,8 @@ enum problem_code settings_check(enum setting setting, const char *text, struct 
                                  row->kind == SETTING_INT ? "whole " : "", row->min, row->max, text);
     case SETTING_CHOICE:
         return check_choice(row, text, problem);
+    case SETTING_URL:
+        return check_url(row, text, problem);
     default:
         if (!text_is_utf8(text) || strpbrk(text, "\r\n") != NULL) {
             return problem_set(problem, PROBLEM_INVALID, row->name, "%s must be one line of UTF-8", row->name);
@@ -283,7 +297,7 @@ bool settings_list_has(struct settings *settings, enum setting setting, const ch
 }
 
 json_t *settings_describe(struct settings *settings, enum setting setting) {
-    static const char *const kinds[] = { "text", "path", "secret", "choice", "int", "number", "bool" };
+    static const char *const kinds[] = { "text", "path", "url", "secret", "choice", "int", "number", "bool" };
     const struct setting_row *row = &rows[setting];
     char *text = settings_text(settings, setting);
     const char *shown = row->kind != SETTING_SECRET ? text : text[0] != '\0' ? "set" : "";

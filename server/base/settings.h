@@ -20,6 +20,7 @@ enum setting {
 enum setting_kind {
     SETTING_TEXT,
     SETTING_PATH,
+    SETTING_URL, /* of http or https, or "" */
     SETTING_SECRET,
     SETTING_CHOICE,
     SETTING_INT,

@@ -43,8 +43,7 @@ static char *shown_address(CURLU *url) {
     if (copy == NULL) {
         text_out_of_memory();
     }
-    static const CURLUPart secrets[] = { CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY,
-                                         CURLUPART_FRAGMENT };
+    static const CURLUPart secrets[] = { CURLUPART_QUERY, CURLUPART_FRAGMENT };
     for (size_t i = 0; i < sizeof secrets / sizeof secrets[0]; i++) {
         (void)curl_url_set(copy, secrets[i], NULL, 0);
     }
@@ -53,25 +52,17 @@ static char *shown_address(CURLU *url) {
     return text;
 }
 
-enum problem_code endpoint_read(struct settings *settings, struct endpoint *endpoint, bool *ret_is_set,
-                                struct problem *problem) {
-    char *text = settings_text(settings, SETTING_enrich_url), *scheme = NULL;
-    CURLU *url = curl_url();
-    enum problem_code st = PROBLEM_NONE;
+bool endpoint_read(struct settings *settings, struct endpoint *endpoint) {
+    char *text = settings_text(settings, SETTING_enrich_url);
+    const bool is_set = text[0] != '\0';
     *endpoint = (struct endpoint){ 0 };
-    *ret_is_set = text[0] != '\0';
-    if (!*ret_is_set) {
-        goto done;
+    if (!is_set) {
+        free(text);
+        return false;
     }
-    if (url == NULL) {
-        text_out_of_memory();
-    }
-    const bool is_read = curl_url_set(url, CURLUPART_URL, text, CURLU_NON_SUPPORT_SCHEME) == CURLUE_OK;
-    scheme = is_read ? part_of(url, CURLUPART_SCHEME) : NULL;
-    if (scheme == NULL || (strcmp(scheme, "http") != 0 && strcmp(scheme, "https") != 0)) {
-        st = problem_set(problem, PROBLEM_INVALID, "enrich-url",
-                         "enrich-url must be an address such as http://127.0.0.1:11434/v1");
-        goto done;
+    CURLU *url = curl_url();
+    if (url == NULL || curl_url_set(url, CURLUPART_URL, text, 0) != CURLUE_OK) {
+        text_out_of_memory(); /* the address was checked when it was set */
     }
     endpoint->shown = shown_address(url);
     complete_path(url);
@@ -82,11 +73,9 @@ enum problem_code endpoint_read(struct settings *settings, struct endpoint *endp
     endpoint->model = settings_text(settings, SETTING_enrich_model);
     endpoint->temperature = settings_number(settings, SETTING_enrich_temperature);
     endpoint->timeout_seconds = (int)settings_int(settings, SETTING_enrich_timeout);
-done:
     curl_url_cleanup(url);
-    free(scheme);
     free(text);
-    return st;
+    return true;
 }
 
 void endpoint_free(struct endpoint *endpoint) {

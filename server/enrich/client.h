@@ -10,17 +10,15 @@
 /* Copies of the settings, so that a change while a request runs does not touch it. */
 struct endpoint {
     char *url;   /* of the completions */
-    char *shown; /* the base address without credentials, query and fragment */
+    char *shown; /* the base address without query and fragment */
     char *host;
     char *key, *model; /* "" when there is none */
     double temperature;
     int timeout_seconds;
 };
 
-/* *ret_is_set false: there is no endpoint, and nothing is to be freed. Errors: INVALID (enrich-url is not an address
- * of http or https). */
-enum problem_code endpoint_read(struct settings *settings, struct endpoint *endpoint, bool *ret_is_set,
-                                struct problem *problem);
+/* false: there is no endpoint, and nothing is to be freed. */
+bool endpoint_read(struct settings *settings, struct endpoint *endpoint);
 void endpoint_free(struct endpoint *endpoint);
 
 struct exchange {

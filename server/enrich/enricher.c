@@ -133,15 +133,11 @@ static enum problem_code read_instructions(struct work *work, struct problem *pr
 }
 
 static enum problem_code choose_source(struct work *work, struct problem *problem) {
-    enum problem_code st = PROBLEM_NONE;
-    if (strcmp(work->fields.source, "builtin") != 0) {
-        TRY(endpoint_read(work->studio->settings, &work->endpoint, &work->has_endpoint, problem));
-    }
-    if (!work->has_endpoint && strcmp(work->fields.source, "endpoint") == 0) {
-        st = problem_set(problem, PROBLEM_CONFLICT, "source", "there is no endpoint: enrich-url is not set");
-    }
-done:
-    return st;
+    work->has_endpoint =
+        strcmp(work->fields.source, "builtin") != 0 && endpoint_read(work->studio->settings, &work->endpoint);
+    return work->has_endpoint || strcmp(work->fields.source, "endpoint") != 0
+               ? PROBLEM_NONE
+               : problem_set(problem, PROBLEM_CONFLICT, "source", "there is no endpoint: enrich-url is not set");
 }
 
 static void free_work(struct work *work) {
@@ -380,20 +376,17 @@ done:
 
 static enum problem_code get_enrich(struct studio *studio, struct request *request, struct response *response,
                                     struct problem *problem) {
-    struct endpoint endpoint = { 0 };
-    struct problem fault = { 0 };
-    bool is_set = false;
+    struct endpoint endpoint;
     (void)request;
     (void)problem;
-    (void)endpoint_read(studio->settings, &endpoint, &is_set, &fault);
+    const bool is_set = endpoint_read(studio->settings, &endpoint);
     response_json(response, 200,
-                  JSON("{s:s, s:o, s:o, s:b, s:f, s:I, s:o}", "source", is_set ? "endpoint" : "builtin", "endpoint",
+                  JSON("{s:s, s:o, s:o, s:b, s:f, s:I}", "source", is_set ? "endpoint" : "builtin", "endpoint",
                        json_text(endpoint.shown), "model",
                        json_text(endpoint.model != NULL && endpoint.model[0] != '\0' ? endpoint.model : NULL),
                        "has_key", endpoint.key != NULL && endpoint.key[0] != '\0', "temperature",
                        settings_number(studio->settings, SETTING_enrich_temperature), "timeout_seconds",
-                       (json_int_t)settings_int(studio->settings, SETTING_enrich_timeout), "fault",
-                       json_text(fault.code != PROBLEM_NONE ? fault.detail : NULL)));
+                       (json_int_t)settings_int(studio->settings, SETTING_enrich_timeout)));
     endpoint_free(&endpoint);
     return PROBLEM_NONE;
 }
@@ -420,14 +413,12 @@ static enum problem_code post_test(struct studio *studio, struct request *reques
     struct exchange exchange = { .system = system, .user = user, .seed = -1 };
     struct trial trial = { response };
     const struct client_hooks hooks = { ignore, ignore, is_trial_wanted, &trial };
-    bool is_set = false;
     char *text = NULL;
     enum problem_code st = PROBLEM_NONE;
     if (request_json(request) != NULL) {
         TRY(json_read(request_json(request), NULL, 0, NULL, problem));
     }
-    TRY(endpoint_read(studio->settings, &endpoint, &is_set, problem));
-    if (!is_set) {
+    if (!endpoint_read(studio->settings, &endpoint)) {
         st = problem_set(problem, PROBLEM_CONFLICT, NULL, "there is no endpoint to test: enrich-url is not set");
         goto done;
     }

@@ -73,6 +73,9 @@ enum problem_code gallery_check_quota(struct gallery *gallery, const char *owner
 /* Ids are checked before; "FOLDER/YYYY/MM/DD/ID.png" relative to the images folder. Returns buffer. */
 const char *gallery_relative_path(const char *id, char buffer[64]);
 
+/* Now and then: what lay in the trash too long goes for ever, and so do the oldest copies beyond their room. */
+void gallery_tidy(struct gallery *gallery);
+
 extern const struct route_table delivery_routes; /* /images/…, /thumbnails/… */
 extern const struct route_table listing_routes;  /* lists, details, facets, tags, albums, archives */
 extern const struct route_table change_routes;   /* actions, trash, albums, uploads */

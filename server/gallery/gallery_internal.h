@@ -5,8 +5,6 @@
 #include "gallery/gallery.h"
 #include "studio.h"
 
-#include <pthread.h>
-
 #define GALLERY_PATH 128 /* bytes of a relative path */
 #define THUMBNAIL_SMALL 256
 #define THUMBNAIL_LARGE 512
@@ -16,10 +14,6 @@ struct gallery {
     struct studio *studio;
     int images_fd, cache_fd; /* the folders */
     struct cyi_engine *codec;
-    pthread_t janitor;
-    pthread_mutex_t mutex; /* guards is_stopping */
-    pthread_cond_t stop;
-    bool is_stopping, has_janitor;
 };
 
 /* ---- files.c: below a folder, and nowhere else ---- */
@@ -79,8 +73,6 @@ const char *gallery_viewer(const struct request *request);
 
 /* ---- janitor.c ---- */
 
-enum problem_code janitor_start(struct gallery *gallery, struct problem *problem);
-void janitor_stop(struct gallery *gallery);
 /* Rows of these ids go for ever, then their files. */
 enum problem_code gallery_purge(struct gallery *gallery, const struct actor *actor, const char *owner,
                                 const json_t *ids, struct problem *problem);

@@ -1,5 +1,5 @@
-/* The janitor: every minute, what lay in the trash too long goes for ever, and copies in other formats beyond their
- * room go, the oldest first. */
+/* The janitor: what lay in the trash too long goes for ever, and copies in other formats beyond their room go, the oldest
+ * first. */
 #include "gallery/gallery_internal.h"
 
 #include "base/clock.h"
@@ -15,7 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PERIOD_SECONDS 60
 #define DAY_US (24 * 3600 * CLOCK_SECOND)
 #define MOST_AT_ONCE 200
 #define STALE_SECONDS 3600 /* a half-written file that is older belongs to nobody */
@@ -127,46 +126,7 @@ static void trim_copies(struct gallery *gallery) {
     free(folder);
 }
 
-/* ---- The thread ---- */
-
-static bool wait_a_while(struct gallery *gallery) {
-    struct timespec until;
-    (void)clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += PERIOD_SECONDS;
-    int code = 0;
-    (void)pthread_mutex_lock(&gallery->mutex);
-    while (!gallery->is_stopping && code != ETIMEDOUT) {
-        code = pthread_cond_timedwait(&gallery->stop, &gallery->mutex, &until);
-    }
-    const bool goes_on = !gallery->is_stopping;
-    (void)pthread_mutex_unlock(&gallery->mutex);
-    return goes_on;
-}
-
-static void *run(void *user) {
-    struct gallery *gallery = user;
-    do {
-        empty_trash(gallery);
-        trim_copies(gallery);
-    } while (wait_a_while(gallery));
-    return NULL;
-}
-
-enum problem_code janitor_start(struct gallery *gallery, struct problem *problem) {
-    if (pthread_create(&gallery->janitor, NULL, run, gallery) != 0) {
-        return problem_set(problem, PROBLEM_INTERNAL, NULL, "the gallery's thread cannot be started");
-    }
-    gallery->has_janitor = true;
-    return PROBLEM_NONE;
-}
-
-void janitor_stop(struct gallery *gallery) {
-    if (gallery->has_janitor) {
-        (void)pthread_mutex_lock(&gallery->mutex);
-        gallery->is_stopping = true;
-        (void)pthread_cond_broadcast(&gallery->stop);
-        (void)pthread_mutex_unlock(&gallery->mutex);
-        (void)pthread_join(gallery->janitor, NULL);
-        gallery->has_janitor = false;
-    }
+void gallery_tidy(struct gallery *gallery) {
+    empty_trash(gallery);
+    trim_copies(gallery);
 }

@@ -36,8 +36,6 @@ enum problem_code gallery_start(struct studio *studio, struct gallery **ret_gall
     struct cyi_error err = { 0 };
     enum problem_code st = PROBLEM_NONE;
     *gallery = (struct gallery){ .studio = studio, .images_fd = -1, .cache_fd = -1 };
-    (void)pthread_mutex_init(&gallery->mutex, NULL);
-    (void)pthread_cond_init(&gallery->stop, NULL);
     TRY(open_folder(studio->paths.images, &gallery->images_fd, problem));
     TRY(open_folder(studio->paths.cache, &gallery->cache_fd, problem));
     if (cyi_engine_create(&options, &gallery->codec, &err) != CYI_OK) {
@@ -45,7 +43,6 @@ enum problem_code gallery_start(struct studio *studio, struct gallery **ret_gall
         goto done;
     }
     TRY(moving_settle_all(gallery, problem));
-    TRY(janitor_start(gallery, problem));
     *ret_gallery = gallery;
     gallery = NULL;
 done:
@@ -57,7 +54,6 @@ void gallery_stop(struct gallery *gallery) {
     if (gallery == NULL) {
         return;
     }
-    janitor_stop(gallery);
     cyi_engine_free(gallery->codec);
     const int folders[] = { gallery->images_fd, gallery->cache_fd };
     for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
@@ -65,8 +61,6 @@ void gallery_stop(struct gallery *gallery) {
             (void)close(folders[i]);
         }
     }
-    (void)pthread_cond_destroy(&gallery->stop);
-    (void)pthread_mutex_destroy(&gallery->mutex);
     free(gallery);
 }
 

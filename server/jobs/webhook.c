@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/url.h"
 #include "http/address.h"
 #include "store/jobs.h"
 
@@ -37,31 +38,8 @@ struct webhooks {
 
 /* ---- Addresses ---- */
 
-/* scheme://host:port in lower case; NULL when url is none that we would call. A new string. */
-static char *origin_of(const char *url) {
-    CURLU *parts = curl_url();
-    char *scheme = NULL, *host = NULL, *port = NULL, *user = NULL, *origin = NULL;
-    if (parts == NULL) {
-        text_out_of_memory();
-    }
-    if (curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK &&
-        curl_url_get(parts, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
-        (strcmp(scheme, "http") == 0 || strcmp(scheme, "https") == 0) &&
-        curl_url_get(parts, CURLUPART_HOST, &host, 0) == CURLUE_OK &&
-        curl_url_get(parts, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT) == CURLUE_OK &&
-        curl_url_get(parts, CURLUPART_USER, &user, 0) == CURLUE_NO_USER) {
-        origin = text_format("%s://%s:%s", scheme, host, port);
-    }
-    curl_free(scheme);
-    curl_free(host);
-    curl_free(port);
-    curl_free(user);
-    curl_url_cleanup(parts);
-    return origin;
-}
-
 enum problem_code webhook_check_url(const char *url, struct problem *problem) {
-    char *origin = origin_of(url);
+    char *origin = url_origin(url);
     const enum problem_code st =
         origin != NULL ? PROBLEM_NONE
                        : problem_set(problem, PROBLEM_INVALID, "webhook.url",
@@ -72,7 +50,7 @@ enum problem_code webhook_check_url(const char *url, struct problem *problem) {
 
 static bool is_studios_own(struct studio *studio, const char *url) {
     char *setting = settings_text(studio->settings, SETTING_webhook_url);
-    char *own = origin_of(setting), *origin = origin_of(url);
+    char *own = url_origin(setting), *origin = url_origin(url);
     const bool is_own = own != NULL && origin != NULL && strcasecmp(own, origin) == 0;
     free(own);
     free(origin);

@@ -359,19 +359,56 @@ static enum problem_code check_library(struct problem *problem) {
     return PROBLEM_NONE;
 }
 
-enum problem_code store_open(const char *path, int n_readers, struct store **ret_store, int *ret_migrated,
-                             struct problem *problem) {
+static struct store *make_store(const char *path) {
     struct store *store = text_alloc(1, sizeof *store);
-    enum problem_code st = PROBLEM_NONE;
     store->path = text_copy(path);
     (void)pthread_mutex_init(&store->writer_mutex, NULL);
     (void)pthread_mutex_init(&store->readers_mutex, NULL);
     (void)pthread_cond_init(&store->reader_is_free, NULL);
+    return store;
+}
+
+static enum problem_code open_readers(struct store *store, int n, struct problem *problem) {
+    enum problem_code st = PROBLEM_NONE;
+    for (; store->n_readers < n && store->n_readers < MAX_READERS; store->n_readers++) {
+        TRY(open_connection(store, false, &store->readers[store->n_readers], problem));
+    }
+done:
+    return st;
+}
+
+enum problem_code store_open(const char *path, int n_readers, struct store **ret_store, int *ret_migrated,
+                             struct problem *problem) {
+    struct store *store = make_store(path);
+    enum problem_code st = PROBLEM_NONE;
     TRY(check_library(problem));
     TRY(open_connection(store, true, &store->writer, problem));
     TRY(migrate(store, ret_migrated, problem));
-    for (store->n_readers = 0; store->n_readers < n_readers && store->n_readers < MAX_READERS; store->n_readers++) {
-        TRY(open_connection(store, false, &store->readers[store->n_readers], problem));
+    TRY(open_readers(store, n_readers, problem));
+    *ret_store = store;
+    store = NULL;
+done:
+    store_close(store);
+    return st;
+}
+
+enum problem_code store_open_to_read(const char *path, struct store **ret_store, struct problem *problem) {
+    struct store *store = make_store(path);
+    int64_t version = 0;
+    enum problem_code st = PROBLEM_NONE;
+    if (!files_exists(path)) {
+        st = problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no database %.400s", path);
+        goto done;
+    }
+    TRY(check_library(problem));
+    TRY(open_readers(store, 1, problem));
+    TRY(db_int(&store->readers[0], "PRAGMA user_version", NO_ARGS, 0, &version, problem));
+    if (version != n_migrations) {
+        st = problem_set(problem, PROBLEM_CONFLICT, NULL,
+                         "the database %.300s is of %s version of the program (schema %lld, this one knows %d)%s", path,
+                         version > n_migrations ? "a newer" : "an older", (long long)version, n_migrations,
+                         version > n_migrations ? "" : ": start the studio once, which brings it up to date");
+        goto done;
     }
     *ret_store = store;
     store = NULL;

@@ -30,6 +30,9 @@ struct store;
  * file is of a newer version of the program, or no database). */
 enum problem_code store_open(const char *path, int n_readers, struct store **ret_store, int *ret_migrated,
                              struct problem *problem);
+/* Only readers, for commands beside a studio that may be running: nothing is written, migrated or checkpointed. Errors:
+ * NOT_FOUND (no such file), CONFLICT (the schema is of another version of the program), INTERNAL. */
+enum problem_code store_open_to_read(const char *path, struct store **ret_store, struct problem *problem);
 void store_close(struct store *store);
 bool store_is_sick(struct store *store);
 

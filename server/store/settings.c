@@ -48,18 +48,28 @@ static enum problem_code check_change(struct settings *settings, const char *nam
     return json_is_null(value) ? PROBLEM_NONE : settings_check(setting, json_string_value(value), problem);
 }
 
+/* What an audit row may say of a value: a secret only whether it is set. */
+static json_t *shown(const char *name, const char *value) {
+    const bool is_secret = setting_row(setting_find(name))->kind == SETTING_SECRET;
+    return is_secret ? json_text(value != NULL && value[0] != '\0' ? "set" : NULL) : json_text(value);
+}
+
 static enum problem_code write_change(struct db *db, const struct actor *actor, const char *name, json_t *value,
                                       struct problem *problem) {
-    const bool is_secret = setting_row(setting_find(name))->kind == SETTING_SECRET;
+    json_t *before = NULL;
     enum problem_code st = PROBLEM_NONE;
+    TRY(db_one(db, "SELECT value FROM settings WHERE name = ?1", ARGS("s]", name), &before, problem));
     TRY(db_run(db, "DELETE FROM settings WHERE name = ?1", ARGS("s]", name), problem));
     if (json_is_string(value)) {
         TRY(db_run(db, "INSERT INTO settings (name, value, changed_us, changed_by) VALUES (?1, ?2, ?3, ?4)",
                    ARGS("s,O,I,o]", name, value, (json_int_t)clock_now_us(), json_text(actor->name)), problem));
     }
     TRY(audit_append(db, actor, "setting.changed", name,
-                     is_secret ? JSON("{s:b}", "set", json_is_string(value)) : JSON("{s:O}", "value", value), problem));
+                     JSON("{s:o, s:o}", "from", shown(name, json_get_text(before, "value")), "to",
+                          shown(name, json_string_value(value))),
+                     problem));
 done:
+    json_decref(before);
     return st;
 }
 

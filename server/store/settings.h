@@ -7,9 +7,9 @@
 
 /* Takes the table's rows as SETTING_FROM_DATABASE. A row that this version does not accept is logged and skipped. */
 enum problem_code settings_load(struct store *store, struct settings *settings, struct problem *problem);
-/* Checks, keeps with the audit row "setting.changed", and takes effect; text NULL: back to the default. All of changes
- * (an object name → text or null) or none. Errors: INVALID (field: the name), CONFLICT (not live, or a stronger source
- * has spoken). */
+/* Checks, keeps with the audit row "setting.changed" ({"from", "to"}; null is the default), and takes effect. All of
+ * changes (an object name → text, or null for the default) or none. Errors: INVALID (field: the name), CONFLICT (not live,
+ * or a stronger source has spoken). */
 enum problem_code settings_change(struct store *store, struct settings *settings, const struct actor *actor,
                                   const json_t *changes, struct problem *problem);
 
