@@ -12,5 +12,7 @@ extern const struct command command_doctor;
 extern const struct command command_bench;
 extern const struct command command_serve;
 extern const struct command command_worker;
+extern const struct command command_audit;
+extern const struct command command_config;
 
 #endif

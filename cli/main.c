@@ -6,8 +6,8 @@
 #include <string.h>
 
 static const struct command *const commands[] = {
-    &command_serve,  &command_generate, &command_info,  &command_verify,
-    &command_models, &command_doctor,   &command_bench, &command_worker,
+    &command_serve,  &command_generate, &command_info,   &command_verify, &command_models,
+    &command_doctor, &command_bench,    &command_config, &command_audit,  &command_worker,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

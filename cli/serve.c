@@ -60,10 +60,7 @@ static int serve(struct settings *settings) {
     (void)sigaddset(&ends, SIGHUP);
     (void)pthread_sigmask(SIG_BLOCK, &ends, NULL);
     if (studio_start(settings, &studio, &problem) != PROBLEM_NONE) {
-        fputs("cyberimage: ", stderr);
-        text_write_safe(stderr, problem.detail, false);
-        fputc('\n', stderr);
-        return problem.code == PROBLEM_INVALID || problem.code == PROBLEM_CONFLICT ? CLI_BAD_INPUT : CLI_FAILED;
+        return server_report(&problem);
     }
     greet(studio);
     (void)sigwait(&ends, &number);
@@ -85,8 +82,7 @@ static int run(const struct command *command, int argc, char **argv) {
         return CLI_OK;
     }
     if (server_settings_read(&options, &settings, &problem) != PROBLEM_NONE) {
-        (void)text_error(&err, CYI_E_ARGUMENT, "%s", problem.detail);
-        return text_report(&err, CLI_BAD_INPUT);
+        return server_report(&problem);
     }
     const int code = serve(settings);
     settings_free(settings);

@@ -13,6 +13,7 @@
 #define ROW_TEXT(name, value, setting, choices, help)                                                                  \
     { OPTION_TEXT, 0, name, value, help, VALUE(setting), 0, 0, NULL }
 #define ROW_PATH(name, value, setting, choices, help) ROW_TEXT(name, "PATH", setting, choices, help)
+#define ROW_URL(name, value, setting, choices, help) ROW_TEXT(name, "URL", setting, choices, help)
 #define ROW_SECRET(name, value, setting, choices, help) ROW_TEXT(name, "SECRET", setting, choices, help)
 #define ROW_INT(name, value, setting, choices, help) ROW_TEXT(name, "N", setting, choices, help)
 #define ROW_NUMBER(name, value, setting, choices, help) ROW_TEXT(name, "X", setting, choices, help)
@@ -21,30 +22,14 @@
 #define ROW_BOOL(name, value, setting, choices, help)                                                                  \
     { OPTION_FLAG, 0, name, NULL, help, FLAG(setting), 0, 0, NULL }
 
-#define CONFIG_ROW                                                                                                     \
-    {                                                                                                                  \
-        OPTION_TEXT, 0, "config", "FILE",                                                                              \
-            "Settings file: lines of NAME = VALUE (default: cyberimage.conf in the data folder)",                      \
-            offsetof(struct server_options, config), 0, 0, NULL                                                        \
-    }
-
 const struct option_row server_option_rows[N_SERVER_OPTION_ROWS] = {
     { OPTION_HEADING, 0, NULL, NULL,
       "Settings, each also as CYBERIMAGE_NAME in the environment or as a line of the file", 0, 0, 0, NULL },
-    CONFIG_ROW,
+    SERVER_CONFIG_ROW(server_options, config),
 #define SETTING(field, kind, name, preset, min, max, choices, flags, help)                                             \
     ROW_##kind(name, "TEXT", SETTING_##field, choices, help),
 #include "base/settings.def"
 #undef SETTING
-};
-
-const struct option_row server_place_rows[N_SERVER_PLACE_ROWS] = {
-    { OPTION_HEADING, 0, NULL, NULL, "Where the studio keeps things, as for cyberimage serve", 0, 0, 0, NULL },
-    CONFIG_ROW,
-    ROW_PATH("data", NULL, SETTING_data, NULL, "Folder of everything that is kept"),
-    ROW_PATH("images", NULL, SETTING_images, NULL, "Folder of the pictures"),
-    ROW_PATH("database", NULL, SETTING_database, NULL, "The database file"),
-    ROW_PATH("cache", NULL, SETTING_cache, NULL, "Folder of what can be made again"),
 };
 
 static enum problem_code take_flags(const struct server_options *options, struct settings *settings,
@@ -72,6 +57,15 @@ static enum problem_code read_file(const struct server_options *options, struct 
     free(usual);
     free(data);
     return st;
+}
+
+int server_report(const struct problem *problem) {
+    fputs("cyberimage: ", stderr);
+    text_write_safe(stderr, problem->detail, false);
+    fputc('\n', stderr);
+    return problem->code == PROBLEM_INVALID || problem->code == PROBLEM_CONFLICT || problem->code == PROBLEM_NOT_FOUND
+               ? CLI_BAD_INPUT
+               : CLI_FAILED;
 }
 
 enum problem_code server_settings_read(const struct server_options *options, struct settings **ret_settings,

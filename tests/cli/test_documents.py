@@ -8,7 +8,7 @@ import support
 import tap
 from tap import claim
 
-COMMANDS = ("generate", "info", "verify", "models", "doctor", "bench", "worker")
+COMMANDS = ("serve", "generate", "info", "verify", "models", "doctor", "bench", "config", "audit", "worker")
 MANUAL = os.path.join(os.environ["CYI_SOURCE_ROOT"], "docs", "cyberimage.1")
 COMPLETION = os.path.join(os.environ["CYI_SOURCE_ROOT"], "tools", "completion", "cyberimage.bash")
 
@@ -61,6 +61,7 @@ def the_completion_offers_values_and_files(folder):
     assert complete("generate", "--precision", "b") == {"bf16"}
     assert complete("generate", "--show-as", "k") == {"kitty"}
     assert complete("generate", "-f", "") == {"png", "jpg", "webp"}
+    assert complete("audit", "") == {"list", "export", "head", "verify"}
     assert complete("bench", "--model", "ne") == {"neon"}
     assert complete("generate", "--width", "") == set()
     assert complete("generate", "--cache", "pict", folder=folder) == {"pictures"}

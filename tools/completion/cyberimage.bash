@@ -18,7 +18,7 @@ _cyberimage_values() {
 
 _cyberimage() {
     local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='generate info verify models doctor bench worker help'
+    local commands='serve generate info verify models doctor bench config audit worker help'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W "${commands} --help --version" -- "${word}")
@@ -26,6 +26,10 @@ _cyberimage() {
     fi
     if [[ ${COMP_WORDS[1]} == help ]]; then
         mapfile -t COMPREPLY < <(compgen -W "${commands}" -- "${word}")
+        return
+    fi
+    if [[ ${COMP_WORDS[1]} == audit && ${word} != -* && ${before} != -* ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'list export head verify' -- "${word}")
         return
     fi
     if [[ ${word} == -* ]]; then
