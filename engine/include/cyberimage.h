@@ -192,6 +192,11 @@ enum cyi_status cyi_image_load(struct cyi_engine *engine, const char *path, stru
 enum cyi_status cyi_image_decode(struct cyi_engine *engine, const void *data, size_t size_bytes,
                                  struct cyi_image **ret_image, struct cyi_error *err);
 
+/* The alpha that cyi_image_decode drops, as a grey picture: 255 covers, 0 lets through. *ret_alpha is NULL when the file has none;
+ * it is looked for in PNG files only. Errors: FORMAT, MEMORY. */
+enum cyi_status cyi_image_decode_alpha(struct cyi_engine *engine, const void *data, size_t size_bytes,
+                                       struct cyi_image **ret_alpha, struct cyi_error *err);
+
 /* Encodes into memory (released with cyi_release) or into a file: temporary file beside it, fsync, rename.
  * options may be NULL. BY_NAME without a file means PNG. Errors: ARGUMENT, IO, MEMORY. */
 enum cyi_status cyi_image_encode(struct cyi_engine *engine, const struct cyi_image *image,
@@ -204,6 +209,8 @@ enum cyi_status cyi_image_save(struct cyi_engine *engine, const struct cyi_image
  * Both strings are released with cyi_release. Errors: IO, FORMAT, MEMORY. */
 enum cyi_status cyi_image_read_texts(struct cyi_engine *engine, const char *path, char **ret_parameters,
                                      char **ret_json, struct cyi_error *err);
+enum cyi_status cyi_image_decode_texts(struct cyi_engine *engine, const void *data, size_t size_bytes,
+                                       char **ret_parameters, char **ret_json, struct cyi_error *err);
 
 /* An empty (black) picture. Errors: ARGUMENT (limits above, channels not 1 or 3), MEMORY. */
 enum cyi_status cyi_image_create(struct cyi_engine *engine, int width, int height, int n_channels,

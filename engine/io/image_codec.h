@@ -25,6 +25,9 @@ enum cyi_status image_check_size(const char *name, uint64_t width, uint64_t heig
 /* Pixels as they are stored, always RGB; *ret_orientation is EXIF's 1…8. */
 enum cyi_status png_decode(const struct cyi_allocator *allocator, const struct image_source *source,
                            struct cyi_image **ret_image, int *ret_orientation, struct cyi_error *err);
+/* The alpha as a grey picture; *ret_alpha stays as it is when there is none. */
+enum cyi_status png_decode_alpha(const struct cyi_allocator *allocator, const struct image_source *source,
+                                 struct cyi_image **ret_alpha, int *ret_orientation, struct cyi_error *err);
 enum cyi_status jpeg_decode(const struct cyi_allocator *allocator, const struct image_source *source,
                             struct cyi_image **ret_image, int *ret_orientation, struct cyi_error *err);
 enum cyi_status webp_decode(const struct cyi_allocator *allocator, const struct image_source *source,

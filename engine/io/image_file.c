@@ -80,14 +80,15 @@ typedef enum cyi_status (*encode_fn)(const struct cyi_image *image, const struct
 
 struct codec {
     decode_fn decode;
+    decode_fn decode_alpha; /* NULL: none is looked for */
     read_texts_fn read_texts;
     encode_fn encode;
 };
 
 static const struct codec codecs[] = {
-    [CYI_FORMAT_PNG] = { png_decode, png_read_texts, png_encode },
-    [CYI_FORMAT_JPEG] = { jpeg_decode, jpeg_read_texts, jpeg_encode },
-    [CYI_FORMAT_WEBP] = { webp_decode, webp_read_texts, webp_encode },
+    [CYI_FORMAT_PNG] = { png_decode, png_decode_alpha, png_read_texts, png_encode },
+    [CYI_FORMAT_JPEG] = { jpeg_decode, NULL, jpeg_read_texts, jpeg_encode },
+    [CYI_FORMAT_WEBP] = { webp_decode, NULL, webp_read_texts, webp_encode },
 };
 
 static bool starts_with(const struct image_source *source, size_t offset, const char *bytes, size_t n) {
@@ -185,6 +186,27 @@ enum cyi_status image_decode(const struct cyi_allocator *allocator, const char *
     image = NULL;
 done:
     cyi_image_free(image);
+    return st;
+}
+
+enum cyi_status image_decode_alpha(const struct cyi_allocator *allocator, const char *name, const void *data,
+                                   size_t size_bytes, struct cyi_image **ret_alpha, struct cyi_error *err) {
+    struct image_source source = { name, data, size_bytes };
+    const struct codec *codec = NULL;
+    struct cyi_image *alpha = NULL;
+    int orientation = 1;
+    enum cyi_status st = CYI_OK;
+    TRY(find_codec(&source, &codec, err));
+    if (codec->decode_alpha != NULL) {
+        TRY(codec->decode_alpha(allocator, &source, &alpha, &orientation, err));
+    }
+    if (alpha != NULL) {
+        TRY(turn_upright(allocator, &alpha, orientation, err));
+    }
+    *ret_alpha = alpha;
+    alpha = NULL;
+done:
+    cyi_image_free(alpha);
     return st;
 }
 

@@ -14,6 +14,9 @@ enum cyi_status image_create(const struct cyi_allocator *allocator, int width, i
  * Animations and pictures over CYI_MAX_IMAGE_SIDE / _PIXELS are refused. Errors: FORMAT, MEMORY. */
 enum cyi_status image_decode(const struct cyi_allocator *allocator, const char *name, const void *data,
                              size_t size_bytes, struct cyi_image **ret_image, struct cyi_error *err);
+/* The alpha of a PNG file as a grey picture, upright as image_decode's; *ret_alpha is NULL when it has none, and for other types. */
+enum cyi_status image_decode_alpha(const struct cyi_allocator *allocator, const char *name, const void *data,
+                                   size_t size_bytes, struct cyi_image **ret_alpha, struct cyi_error *err);
 enum cyi_status image_load(const struct cyi_allocator *allocator, const char *path, struct cyi_image **ret_image,
                            struct cyi_error *err);
 

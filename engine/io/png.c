@@ -99,31 +99,81 @@ static enum cyi_status spng_check(const char *name, int code, struct cyi_error *
     return error_set(err, CYI_E_FORMAT, "%s: not a valid PNG file (%s)", name, spng_strerror(code));
 }
 
+/* Opens the file for decoding; *ret_ctx is the caller's, also after a failure. */
+static enum cyi_status open_pixels(const struct image_source *source, spng_ctx **ret_ctx, int *ret_width,
+                                   int *ret_height, int *ret_orientation, struct cyi_error *err) {
+    struct chunk exif;
+    enum cyi_status st = CYI_OK;
+    TRY(check_chunks(source, ret_width, ret_height, &exif, err));
+    *ret_ctx = spng_ctx_new(0);
+    if (*ret_ctx == NULL) {
+        return error_set(err, CYI_E_MEMORY, "out of memory: the PNG library, for %s", source->name);
+    }
+    TRY(spng_check(source->name, spng_set_image_limits(*ret_ctx, CYI_MAX_IMAGE_SIDE, CYI_MAX_IMAGE_SIDE), err));
+    TRY(spng_check(source->name, spng_set_chunk_limits(*ret_ctx, MAX_ANCILLARY_BYTES, MAX_CACHED_BYTES), err));
+    TRY(spng_check(source->name, spng_set_png_buffer(*ret_ctx, source->data, source->size_bytes), err));
+    *ret_orientation = exif.data != NULL ? exif_get_orientation(exif.data, exif.size_bytes) : 1;
+done:
+    return st;
+}
+
 enum cyi_status png_decode(const struct cyi_allocator *allocator, const struct image_source *source,
                            struct cyi_image **ret_image, int *ret_orientation, struct cyi_error *err) {
     struct cyi_image *image = NULL;
     spng_ctx *ctx = NULL;
-    struct chunk exif;
-    int width, height;
+    int width, height, orientation;
     enum cyi_status st = CYI_OK;
-    TRY(check_chunks(source, &width, &height, &exif, err));
-    ctx = spng_ctx_new(0);
-    if (ctx == NULL) {
-        st = error_set(err, CYI_E_MEMORY, "out of memory: the PNG library, for %s", source->name);
-        goto done;
-    }
-    TRY(spng_check(source->name, spng_set_image_limits(ctx, CYI_MAX_IMAGE_SIDE, CYI_MAX_IMAGE_SIDE), err));
-    TRY(spng_check(source->name, spng_set_chunk_limits(ctx, MAX_ANCILLARY_BYTES, MAX_CACHED_BYTES), err));
-    TRY(spng_check(source->name, spng_set_png_buffer(ctx, source->data, source->size_bytes), err));
+    TRY(open_pixels(source, &ctx, &width, &height, &orientation, err));
     TRY(image_create(allocator, width, height, 3, &image, err));
     size_t size_bytes = (size_t)width * (size_t)height * 3;
     TRY(spng_check(source->name, spng_decode_image(ctx, image->pixels, size_bytes, SPNG_FMT_RGB8, 0), err));
-    *ret_orientation = exif.data != NULL ? exif_get_orientation(exif.data, exif.size_bytes) : 1;
+    *ret_orientation = orientation;
     *ret_image = image;
     image = NULL;
 done:
     spng_ctx_free(ctx);
     cyi_image_free(image);
+    return st;
+}
+
+/* An alpha channel, or a transparent colour that stands for one. */
+static bool has_alpha(spng_ctx *ctx) {
+    struct spng_ihdr header;
+    struct spng_trns transparent;
+    return (spng_get_ihdr(ctx, &header) == SPNG_OK && (header.color_type == SPNG_COLOR_TYPE_TRUECOLOR_ALPHA ||
+                                                       header.color_type == SPNG_COLOR_TYPE_GRAYSCALE_ALPHA)) ||
+           spng_get_trns(ctx, &transparent) == SPNG_OK;
+}
+
+enum cyi_status png_decode_alpha(const struct cyi_allocator *allocator, const struct image_source *source,
+                                 struct cyi_image **ret_alpha, int *ret_orientation, struct cyi_error *err) {
+    struct cyi_image *alpha = NULL;
+    uint8_t *rgba = NULL;
+    spng_ctx *ctx = NULL;
+    int width, height, orientation;
+    enum cyi_status st = CYI_OK;
+    TRY(open_pixels(source, &ctx, &width, &height, &orientation, err));
+    if (!has_alpha(ctx)) {
+        goto done;
+    }
+    TRY(image_create(allocator, width, height, 1, &alpha, err));
+    const size_t size_bytes = (size_t)width * (size_t)height * 4;
+    rgba = mem_alloc_zeroed(allocator, 1, size_bytes);
+    if (rgba == NULL) {
+        st = error_memory(err, "a picture", size_bytes);
+        goto done;
+    }
+    TRY(spng_check(source->name, spng_decode_image(ctx, rgba, size_bytes, SPNG_FMT_RGBA8, SPNG_DECODE_TRNS), err));
+    for (size_t i = 0; i < size_bytes / 4; i++) {
+        alpha->pixels[i] = rgba[i * 4 + 3];
+    }
+    *ret_orientation = orientation;
+    *ret_alpha = alpha;
+    alpha = NULL;
+done:
+    spng_ctx_free(ctx);
+    mem_free(allocator, rgba);
+    cyi_image_free(alpha);
     return st;
 }
 

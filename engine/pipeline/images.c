@@ -13,6 +13,16 @@ enum cyi_status cyi_image_decode(struct cyi_engine *engine, const void *data, si
     return image_decode(&engine->allocator, "the picture", data, size_bytes, ret_image, err);
 }
 
+enum cyi_status cyi_image_decode_alpha(struct cyi_engine *engine, const void *data, size_t size_bytes,
+                                       struct cyi_image **ret_alpha, struct cyi_error *err) {
+    return image_decode_alpha(&engine->allocator, "the picture", data, size_bytes, ret_alpha, err);
+}
+
+enum cyi_status cyi_image_decode_texts(struct cyi_engine *engine, const void *data, size_t size_bytes,
+                                       char **ret_parameters, char **ret_json, struct cyi_error *err) {
+    return image_read_texts(&engine->allocator, "the picture", data, size_bytes, ret_parameters, ret_json, err);
+}
+
 enum cyi_status cyi_image_encode(struct cyi_engine *engine, const struct cyi_image *image,
                                  const struct cyi_image_options *options, void **ret_data, size_t *ret_size_bytes,
                                  struct cyi_error *err) {

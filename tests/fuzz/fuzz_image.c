@@ -47,7 +47,7 @@ static void require_round_trip(const struct cyi_allocator *memory, const struct 
 
 void fuzz_image(const uint8_t *data, size_t size) {
     const struct cyi_allocator memory = { allocate, release, NULL };
-    struct cyi_image *image = NULL;
+    struct cyi_image *image = NULL, *alpha = NULL;
     struct cyi_error err = { 0 };
     char *parameters = NULL, *json = NULL;
     enum cyi_status st = image_read_texts(&memory, "input", data, size, &parameters, &json, &err);
@@ -55,10 +55,14 @@ void fuzz_image(const uint8_t *data, size_t size) {
     err.code = CYI_OK;
     st = image_decode(&memory, "input", data, size, &image, &err);
     require((st == CYI_OK) == (err.code == CYI_OK) && (st == CYI_OK) == (image != NULL));
+    err.code = CYI_OK;
+    st = image_decode_alpha(&memory, "input", data, size, &alpha, &err);
+    require((st == CYI_OK) == (err.code == CYI_OK) && (alpha == NULL || image == NULL || alpha->width == image->width));
     if (image != NULL) {
         require_round_trip(&memory, image, parameters, json);
     }
     cyi_image_free(image);
+    cyi_image_free(alpha);
     mem_free(&memory, parameters);
     mem_free(&memory, json);
 }

@@ -281,6 +281,67 @@ static void every_failed_allocation_is_reported_without_a_leak(void **state) {
     }
 }
 
+static bool has_alpha(const char *name) {
+    static const char *const with_alpha[] = { "greyalpha8.png", "palette1.png", "palette2.png", "palette4.png",
+                                              "palette8.png",   "rgb8-key.png", "rgba16.png",   "rgba8.png" };
+    for (size_t i = 0; i < sizeof with_alpha / sizeof with_alpha[0]; i++) {
+        if (strcmp(with_alpha[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void alpha_is_found_where_a_png_has_it(void **state) {
+    (void)state;
+    for (size_t i = 0; i < json_array_size(recorded.list); i++) {
+        size_t size;
+        uint8_t *data = read_golden(i, &size);
+        struct cyi_image *alpha = NULL;
+        assert_int_equal(image_decode_alpha(&mem_default_allocator, "input", data, size, &alpha, NULL), CYI_OK);
+        if ((alpha != NULL) != has_alpha(strrchr(file_at(i), '/') + 1)) {
+            fail_msg("%s: %s", file_at(i), alpha != NULL ? "has no alpha" : "has alpha");
+        }
+        cyi_image_free(alpha);
+        free(data);
+    }
+}
+
+/* 2 × 2 pixels, RGBA; alpha 0, 128, 255 and 77. */
+static const uint8_t small_png[] = {
+    0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0x00, 0x00, 0x00, 0x0d, 0x49, 0x48, 0x44, 0x52, 0x00,
+    0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x02, 0x08, 0x06, 0x00, 0x00, 0x00, 0x72, 0xb6, 0x0d, 0x24, 0x00,
+    0x00, 0x00, 0x1a, 0x49, 0x44, 0x41, 0x54, 0x78, 0x9c, 0x63, 0x60, 0x64, 0x62, 0x66, 0x60, 0x61, 0x65,
+    0x6b, 0x60, 0x60, 0xe7, 0xe0, 0xfc, 0xcf, 0xc8, 0xc8, 0xe8, 0x0b, 0x00, 0x0c, 0x19, 0x01, 0xfd, 0x44,
+    0xf9, 0x5c, 0xfc, 0x00, 0x00, 0x00, 0x00, 0x49, 0x45, 0x4e, 0x44, 0xae, 0x42, 0x60, 0x82,
+};
+
+static void alpha_comes_as_it_is_stored_or_is_refused(void **state) {
+    static const uint8_t expected[] = { 0, 128, 255, 77 };
+    (void)state;
+    enum cyi_status st = CYI_E_MEMORY;
+    for (size_t n = 1; st != CYI_OK; n++) {
+        struct failing_allocator failing;
+        struct cyi_image *alpha = NULL;
+        failing_allocator_init(&failing, n);
+        st = image_decode_alpha(&failing.allocator, "input", small_png, sizeof small_png, &alpha, NULL);
+        assert_true(st == CYI_E_MEMORY ? alpha == NULL : st == CYI_OK && alpha != NULL);
+        if (alpha != NULL) {
+            assert_int_equal(alpha->width * 10 + alpha->height, 22);
+            assert_int_equal(alpha->n_channels, 1);
+            assert_memory_equal(alpha->pixels, expected, sizeof expected);
+        }
+        cyi_image_free(alpha);
+        assert_int_equal(failing.n_live, 0);
+    }
+    for (size_t cut = 0; cut < sizeof small_png; cut++) {
+        struct cyi_image *alpha = NULL;
+        assert_int_equal(image_decode_alpha(&mem_default_allocator, "input", small_png, cut, &alpha, NULL),
+                         CYI_E_FORMAT);
+        assert_null(alpha);
+    }
+}
+
 static void new_pictures_are_black_and_checked(void **state) {
     (void)state;
     struct cyi_image *image = NULL;
@@ -314,6 +375,8 @@ int main(void) {
         cmocka_unit_test(jpegs_of_endless_scans_are_refused),
         cmocka_unit_test(files_over_the_limit_are_refused_unread),
         cmocka_unit_test(every_failed_allocation_is_reported_without_a_leak),
+        cmocka_unit_test(alpha_is_found_where_a_png_has_it),
+        cmocka_unit_test(alpha_comes_as_it_is_stored_or_is_refused),
         cmocka_unit_test(new_pictures_are_black_and_checked),
     };
     return cmocka_run_group_tests(tests, open_recorded, close_recorded);
