@@ -8,6 +8,7 @@
 #include "gallery/gallery.h"
 #include "jobs/queue.h"
 #include "lock.h"
+#include "routes/dialects.h"
 #include "routes/routes.h"
 #include "security/gate.h"
 #include "store/settings.h"
@@ -97,10 +98,9 @@ void studio_paths_done(struct studio_paths *paths) {
 /* ---- Start ---- */
 
 static enum problem_code start_listening(struct studio *studio, struct problem *problem) {
-    const struct route_table tables[] = {
-        system_routes,  session_routes, account_routes, queue_routes, delivery_routes,
-        listing_routes, change_routes,  enrich_routes,  audit_routes, settings_routes
-    };
+    const struct route_table tables[] = { system_routes,   session_routes,  account_routes, queue_routes,
+                                          delivery_routes, listing_routes,  change_routes,  enrich_routes,
+                                          audit_routes,    settings_routes, openai_routes,  sdapi_routes };
     studio->tables = text_alloc(1, sizeof tables);
     memcpy(studio->tables, tables, sizeof tables);
     const struct http_options options = {
@@ -111,6 +111,7 @@ static enum problem_code start_listening(struct studio *studio, struct problem *
         .identify = gate_identify,
         .count = gate_count,
         .still_holds = gate_still_holds,
+        .foreign_problem = foreign_problem,
     };
     return http_start(&options, &studio->http, problem);
 }
@@ -146,6 +147,7 @@ enum problem_code studio_start(struct settings *settings, struct studio **ret_st
     TRY(gallery_start(studio, &studio->gallery, problem));
     TRY(enricher_create(studio, &studio->enricher, problem));
     TRY(queue_start(studio, &studio->queue, problem));
+    studio->dialects = dialects_create();
     TRY(upkeep_start(studio, &studio->upkeep, problem));
     TRY(start_listening(studio, problem));
     TRY(audit_write(studio->store, &actor_system, "studio.started", NULL,
@@ -187,6 +189,7 @@ void studio_stop(struct studio *studio) {
         enricher_free(studio->enricher);
     }
     upkeep_stop(studio->upkeep);
+    dialects_free(studio->dialects);
     gallery_stop(studio->gallery);
     gate_stop(studio->gate);
     if (has_run) {

@@ -8,6 +8,7 @@
 #include "base/signing.h"
 #include "store/db.h"
 
+struct dialects;
 struct enricher;
 struct gallery;
 struct gate;
@@ -33,6 +34,7 @@ struct studio {
     struct gallery *gallery;   /* gallery/: pictures */
     struct queue *queue;       /* jobs/: jobs and workers */
     struct enricher *enricher; /* enrich/ */
+    struct dialects *dialects; /* routes/: the APIs of other programs */
     struct upkeep *upkeep;
     struct http *http;
     struct route_table *tables; /* all routes; as long as http */

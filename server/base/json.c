@@ -192,32 +192,60 @@ static enum problem_code read_row(const struct json_row *row, json_t *value, voi
     }
 }
 
-static enum problem_code check_unknown(const json_t *object, const struct json_row *rows, size_t n_rows,
-                                       struct problem *problem) {
+/* A value as it stands in a row's choices: 4.0 is "4", an empty list "[]". A new string. */
+static char *idle_text(const json_t *value) {
+    return json_is_string(value)   ? text_copy(json_string_value(value))
+           : json_is_number(value) ? text_format("%.9g", json_number_value(value))
+                                   : json_text_of(value);
+}
+
+static enum problem_code check_idle(const struct json_idle *idle, const json_t *value, struct problem *problem) {
+    char *text = idle_text(value);
+    const bool asks_nothing =
+        idle->accepted == NULL || json_is_null(value) || text[0] == '\0' || is_choice(idle->accepted, text);
+    free(text);
+    return asks_nothing
+               ? PROBLEM_NONE
+               : problem_set(problem, PROBLEM_INVALID, idle->name,
+                             "\"%s\" is not supported here: leave it out, or send %s", idle->name, idle->accepted);
+}
+
+static enum problem_code check_member(const char *key, const json_t *value, const struct json_row *rows, size_t n_rows,
+                                      const struct json_idle *idle, size_t n_idle, struct problem *problem) {
+    for (size_t i = 0; i < n_rows; i++) {
+        if (strcmp(rows[i].name, key) == 0) {
+            return PROBLEM_NONE;
+        }
+    }
+    for (size_t i = 0; i < n_idle; i++) {
+        if (strcmp(idle[i].name, key) == 0) {
+            return check_idle(&idle[i], value, problem);
+        }
+    }
+    char name[64];
+    (void)snprintf(name, sizeof name, "%.60s", key);
+    return problem_set(problem, PROBLEM_INVALID, name, "\"%.60s\" is not known here", key);
+}
+
+static enum problem_code check_members(const json_t *object, const struct json_row *rows, size_t n_rows,
+                                       const struct json_idle *idle, size_t n_idle, struct problem *problem) {
     union {
         const json_t *in;
         json_t *out; /* jansson's iterator takes no const object, though it only reads */
     } object_of = { .in = object };
-    for (void *it = json_object_iter(object_of.out); it != NULL; it = json_object_iter_next(object_of.out, it)) {
-        const char *key = json_object_iter_key(it);
-        size_t i = 0;
-        while (i < n_rows && strcmp(rows[i].name, key) != 0) {
-            i++;
-        }
-        if (i == n_rows) {
-            char name[64];
-            (void)snprintf(name, sizeof name, "%.60s", key);
-            return problem_set(problem, PROBLEM_INVALID, name, "\"%.60s\" is not known here", key);
+    const char *key;
+    json_t *value;
+    json_object_foreach(object_of.out, key, value) {
+        const enum problem_code st = check_member(key, value, rows, n_rows, idle, n_idle, problem);
+        if (st != PROBLEM_NONE) {
+            return st;
         }
     }
     return PROBLEM_NONE;
 }
 
-enum problem_code json_read_lenient(const json_t *object, const struct json_row *rows, size_t n_rows, void *fields,
-                                    struct problem *problem) {
-    if (!json_is_object(object)) {
-        return problem_set(problem, PROBLEM_MALFORMED, NULL, "the body must be a JSON object");
-    }
+static enum problem_code read_rows(const json_t *object, const struct json_row *rows, size_t n_rows, void *fields,
+                                   struct problem *problem) {
     for (size_t i = 0; i < n_rows; i++) {
         json_t *value = json_object_get(object, rows[i].name);
         if (value == NULL || (json_is_null(value) && (rows[i].flags & JSON_NULLABLE) != 0)) {
@@ -234,8 +262,17 @@ enum problem_code json_read_lenient(const json_t *object, const struct json_row 
     return PROBLEM_NONE;
 }
 
+enum problem_code json_read_dialect(const json_t *object, const struct json_row *rows, size_t n_rows,
+                                    const struct json_idle *idle, size_t n_idle, void *fields,
+                                    struct problem *problem) {
+    if (!json_is_object(object)) {
+        return problem_set(problem, PROBLEM_MALFORMED, NULL, "the body must be a JSON object");
+    }
+    const enum problem_code st = check_members(object, rows, n_rows, idle, n_idle, problem);
+    return st != PROBLEM_NONE ? st : read_rows(object, rows, n_rows, fields, problem);
+}
+
 enum problem_code json_read(const json_t *object, const struct json_row *rows, size_t n_rows, void *fields,
                             struct problem *problem) {
-    const enum problem_code st = json_is_object(object) ? check_unknown(object, rows, n_rows, problem) : PROBLEM_NONE;
-    return st != PROBLEM_NONE ? st : json_read_lenient(object, rows, n_rows, fields, problem);
+    return json_read_dialect(object, rows, n_rows, NULL, 0, fields, problem);
 }

@@ -35,9 +35,18 @@ struct json_row {
 /* Reads object into fields, which holds the defaults. Errors: MALFORMED (not an object), INVALID (names the member). */
 enum problem_code json_read(const json_t *object, const struct json_row *rows, size_t n_rows, void *fields,
                             struct problem *problem);
-/* The same, but members without a row are let pass: for other programs' dialects. */
-enum problem_code json_read_lenient(const json_t *object, const struct json_row *rows, size_t n_rows, void *fields,
-                                    struct problem *problem);
+
+/* A member of another program's dialect that we know and do not follow. */
+struct json_idle {
+    const char *name;
+    const char *
+        accepted; /* texts, numbers and so on that ask for nothing, "auto|0|false|[]"; NULL: it never does. null and "" do not */
+};
+
+/* The same for other programs' dialects, whose clients send many members at their defaults: those of idle are let pass when they ask
+ * for nothing, else refused by name, as unknown ones are. */
+enum problem_code json_read_dialect(const json_t *object, const struct json_row *rows, size_t n_rows,
+                                    const struct json_idle *idle, size_t n_idle, void *fields, struct problem *problem);
 
 /* Parses a text: one value, no duplicate keys, no NUL, at most 64 levels deep. Errors: MALFORMED, with line and column. */
 enum problem_code json_parse(const char *text, size_t size_bytes, json_t **ret_value, struct problem *problem);

@@ -98,6 +98,11 @@ const void *request_body(const struct request *request, size_t *ret_n);
 enum problem_code request_read_query(const struct request *request, const struct json_row *rows, size_t n_rows,
                                      void *fields, struct problem *problem);
 
+/* A form's parts that are no files as an object, each converted as request_read_query does; the body itself when it is JSON.
+ * Lives as long as the request. Errors: INVALID (a name stands twice, a text with a zero byte). */
+enum problem_code request_form_object(const struct request *request, const struct json_row *rows, size_t n_rows,
+                                      const json_t **ret_object, struct problem *problem);
+
 struct form_part {
     const char *name;      /* of the field */
     const char *file_name; /* NULL: not a file. Only for people; never a path */

@@ -115,7 +115,7 @@ struct request {
     char *body; /* a zero byte follows it */
     size_t body_n, body_capacity, body_max;
     enum problem_code body_fault; /* found while it came; told when it has come */
-    json_t *json, *query_objects;
+    json_t *json, *objects;       /* objects: what make_object made */
     struct form_part *parts;
     size_t n_parts;
 

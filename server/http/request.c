@@ -39,7 +39,7 @@ static void request_free(struct request *request) {
         free(request->response.headers[i].value);
     }
     body_free(request);
-    json_decref(request->query_objects);
+    json_decref(request->objects);
     path_free(&request->path);
     query_free(&request->query);
     free(request->stream.bytes);
@@ -231,24 +231,59 @@ static json_t *value_of(enum json_row_kind kind, const char *text) {
     return json_text(text);
 }
 
+static enum problem_code put_pair(json_t *object, const char *name, const char *text, const struct json_row *rows,
+                                  size_t n_rows, struct problem *problem) {
+    enum json_row_kind kind = JSON_ROW_TEXT;
+    for (size_t row = 0; row < n_rows; row++) {
+        kind = strcmp(rows[row].name, name) == 0 ? rows[row].kind : kind;
+    }
+    if (json_object_get(object, name) != NULL) {
+        return problem_set(problem, PROBLEM_INVALID, name, "\"%.60s\" is given twice", name);
+    }
+    json_put(object, name, value_of(kind, text));
+    return PROBLEM_NONE;
+}
+
+/* An object that lives as long as the request: texts are borrowed from it. */
+static json_t *make_object(const struct request *request) {
+    struct request *owner = request->response.request; /* itself */
+    json_t *object = JSON("{}");
+    if (owner->objects == NULL) {
+        owner->objects = JSON("[]");
+    }
+    json_add(owner->objects, object);
+    return object;
+}
+
 enum problem_code request_read_query(const struct request *request, const struct json_row *rows, size_t n_rows,
                                      void *fields, struct problem *problem) {
-    struct request *owner = request->response.request; /* itself: what texts are borrowed from must live as long */
-    json_t *object = JSON("{}");
-    if (owner->query_objects == NULL) {
-        owner->query_objects = JSON("[]");
-    }
-    json_add(owner->query_objects, object);
+    json_t *object = make_object(request);
     for (size_t i = 0; i < request->query.n; i++) {
-        const char *name = request->query.pairs[i].name;
-        enum json_row_kind kind = JSON_ROW_TEXT;
-        for (size_t row = 0; row < n_rows; row++) {
-            kind = strcmp(rows[row].name, name) == 0 ? rows[row].kind : kind;
+        const enum problem_code st =
+            put_pair(object, request->query.pairs[i].name, request->query.pairs[i].value, rows, n_rows, problem);
+        if (st != PROBLEM_NONE) {
+            return st;
         }
-        if (json_object_get(object, name) != NULL) {
-            return problem_set(problem, PROBLEM_INVALID, name, "\"%.60s\" is given twice", name);
-        }
-        json_put(object, name, value_of(kind, request->query.pairs[i].value));
     }
     return json_read(object, rows, n_rows, fields, problem);
+}
+
+enum problem_code request_form_object(const struct request *request, const struct json_row *rows, size_t n_rows,
+                                      const json_t **ret_object, struct problem *problem) {
+    enum problem_code st = PROBLEM_NONE;
+    if (request->json != NULL) {
+        *ret_object = request->json;
+        return PROBLEM_NONE;
+    }
+    json_t *object = make_object(request);
+    for (size_t i = 0; i < request->n_parts && st == PROBLEM_NONE; i++) {
+        const struct form_part *part = &request->parts[i];
+        if (part->file_name == NULL && strlen(part->data) != part->n) {
+            st = problem_set(problem, PROBLEM_INVALID, part->name, "\"%.60s\" holds a zero byte", part->name);
+        } else if (part->file_name == NULL) {
+            st = put_pair(object, part->name, part->data, rows, n_rows, problem);
+        }
+    }
+    *ret_object = object;
+    return st;
 }

@@ -121,6 +121,32 @@ json_t *queue_running(struct queue *queue, const char *owner) {
     return running != NULL ? running : json_null();
 }
 
+bool queue_preview(struct queue *queue, const char *owner, const char *job_id, struct cyi_image *ret_image) {
+    bool is_there = false;
+    (void)pthread_mutex_lock(&queue->mutex);
+    for (int i = 0; i < queue->n_runners && !is_there; i++) {
+        const struct shown *shown = &queue->runners[i].shown;
+        is_there = shown->preview != NULL && strcmp(shown->job_id, job_id) == 0 &&
+                   (owner == NULL || strcmp(shown->owner, owner) == 0);
+        if (is_there) {
+            const size_t n = (size_t)shown->preview_width * (size_t)shown->preview_height * 3;
+            *ret_image = (struct cyi_image){ .width = shown->preview_width,
+                                             .height = shown->preview_height,
+                                             .n_channels = 3,
+                                             .pixels = text_alloc(n, 1) };
+            memcpy(ret_image->pixels, shown->preview, n);
+        }
+    }
+    (void)pthread_mutex_unlock(&queue->mutex);
+    return is_there;
+}
+
+json_t *queue_model(struct queue *queue, const char *name) {
+    json_t *model = catalogue_find(queue, name);
+    (void)json_object_del(model, "path");
+    return model;
+}
+
 json_t *queue_models(struct queue *queue) {
     json_t *model;
     size_t i;

@@ -17,7 +17,7 @@ struct submission {
     const struct actor *actor;
     const char *owner;           /* the user's id */
     const json_t *request;       /* as POST /api/v1/jobs takes it, checked here */
-    const char *source;          /* "api", "openai", "a1111" */
+    const char *source;          /* "api", "openai", "sdapi" */
     const char *idempotency_key; /* or NULL */
 };
 
@@ -39,6 +39,10 @@ enum problem_code queue_cancel(struct queue *queue, const struct actor *actor, c
 /* What runs now for this owner (NULL: anyone's): {"job", "fraction", "remaining_seconds", "step", "n_steps",
  * "picture", "n_pictures"}, or null. */
 json_t *queue_running(struct queue *queue, const char *owner);
+/* A copy of the running job's preview, RGB; free() its pixels. false: there is none now, or the job is another's. */
+bool queue_preview(struct queue *queue, const char *owner, const char *job_id, struct cyi_image *ret_image);
+/* The model of that name (the whole name, or what follows ORG/) as the API shows it, usable or not; NULL when there is none. */
+json_t *queue_model(struct queue *queue, const char *name);
 /* Installed models as the API shows them: array of {"name", "family", "licence", "default_width", …}. */
 json_t *queue_models(struct queue *queue);
 /* Workers and devices: array of {"device", "state", "model", "job", …}; for the system view and metrics. */

@@ -209,27 +209,6 @@ done:
     return st;
 }
 
-/* A copy of the preview's pixels; false: there is none, or it is not for this caller. */
-static bool copy_preview(struct queue *queue, const char *owner, const char *id, struct cyi_image *ret_image) {
-    bool is_there = false;
-    (void)pthread_mutex_lock(&queue->mutex);
-    for (int i = 0; i < queue->n_runners && !is_there; i++) {
-        const struct shown *shown = &queue->runners[i].shown;
-        is_there = shown->preview != NULL && strcmp(shown->job_id, id) == 0 &&
-                   (owner == NULL || strcmp(shown->owner, owner) == 0);
-        if (is_there) {
-            const size_t n = (size_t)shown->preview_width * (size_t)shown->preview_height * 3;
-            *ret_image = (struct cyi_image){ .width = shown->preview_width,
-                                             .height = shown->preview_height,
-                                             .n_channels = 3,
-                                             .pixels = text_alloc(n, 1) };
-            memcpy(ret_image->pixels, shown->preview, n);
-        }
-    }
-    (void)pthread_mutex_unlock(&queue->mutex);
-    return is_there;
-}
-
 static enum problem_code show_preview(struct studio *studio, struct request *request, struct response *response,
                                       struct problem *problem) {
     const struct cyi_image_options options = { .format = CYI_FORMAT_WEBP, .quality = PREVIEW_QUALITY };
@@ -238,7 +217,7 @@ static enum problem_code show_preview(struct studio *studio, struct request *req
     struct cyi_engine *codec = gallery_codec(studio->gallery);
     void *data = NULL;
     size_t n = 0;
-    if (!copy_preview(studio->queue, scope_of(request), request_parameter(request, "id"), &image)) {
+    if (!queue_preview(studio->queue, scope_of(request), request_parameter(request, "id"), &image)) {
         return problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no preview of this job now");
     }
     if (cyi_image_encode(codec, &image, &options, &data, &n, &err) == CYI_OK) {

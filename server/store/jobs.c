@@ -89,11 +89,14 @@ enum problem_code jobs_list(struct db *db, const struct job_filter *filter, json
                         : filter->owner != NULL                        ? "j.owner = ?1 AND ?2 IS NULL "
                         : filter->state != NULL                        ? "?1 IS NULL AND j.state = ?2 "
                                                                        : "?1 IS NULL AND ?2 IS NULL ";
-    char *sql = text_format("SELECT " JOB_COLUMNS FROM_JOBS "WHERE %sAND j.id < ?3 ORDER BY j.id DESC LIMIT ?4", where);
-    enum problem_code st = db_all(db, sql,
-                                  ARGS("s?,s?,s,I]", filter->owner, filter->state,
-                                       filter->before_id != NULL ? filter->before_id : "g", (json_int_t)filter->limit),
-                                  ret_jobs, problem);
+    char *sql = text_format("SELECT " JOB_COLUMNS FROM_JOBS
+                            "WHERE %sAND j.id < ?3 AND (?5 IS NULL OR j.source = ?5) ORDER BY j.id DESC LIMIT ?4",
+                            where);
+    enum problem_code st =
+        db_all(db, sql,
+               ARGS("s?,s?,s,I,s?]", filter->owner, filter->state, filter->before_id != NULL ? filter->before_id : "g",
+                    (json_int_t)filter->limit, filter->source),
+               ret_jobs, problem);
     free(sql);
     return st != PROBLEM_NONE ? st : add_all_images(db, *ret_jobs, problem);
 }

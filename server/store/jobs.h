@@ -28,6 +28,7 @@ enum problem_code jobs_get(struct db *db, const char *owner, const char *id, jso
 struct job_filter {
     const char *owner;     /* NULL: everybody's */
     const char *state;     /* NULL: any */
+    const char *source;    /* NULL: any */
     const char *before_id; /* the page after this one; NULL: the first */
     int64_t limit;
 };

@@ -109,9 +109,28 @@ enum problem_code users_remove(struct db *db, const char *id, struct problem *pr
         st = problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such user");
         goto done;
     }
+    TRY(db_run(db, "DELETE FROM state WHERE name = 'model.' || ?1", ARGS("s]", id), problem));
     TRY(check_admins(db, problem));
 done:
     return st;
+}
+
+enum problem_code users_get_model(struct db *db, const char *id, char **ret_model, struct problem *problem) {
+    json_t *row = NULL;
+    const enum problem_code st =
+        db_one(db, "SELECT value FROM state WHERE name = 'model.' || ?1", ARGS("s]", id), &row, problem);
+    if (st == PROBLEM_NONE) {
+        *ret_model = text_copy(json_get_text(row, "value"));
+    }
+    json_decref(row);
+    return st;
+}
+
+enum problem_code users_set_model(struct db *db, const char *id, const char *model, struct problem *problem) {
+    return db_run(db,
+                  "INSERT INTO state (name, value) VALUES ('model.' || ?1, ?2) "
+                  "ON CONFLICT (name) DO UPDATE SET value = ?2",
+                  ARGS("s,s]", id, model), problem);
 }
 
 enum problem_code users_usage(struct db *db, const char *id, json_t **ret_usage, struct problem *problem) {

@@ -22,6 +22,9 @@ enum problem_code users_change(struct db *db, const char *id, const json_t *chan
 enum problem_code users_set_password(struct db *db, const char *id, const char *password, struct problem *problem);
 /* What is the user's stays, without an owner. Errors: NOT_FOUND, CONFLICT (the last administrator). */
 enum problem_code users_remove(struct db *db, const char *id, struct problem *problem);
+/* The model that this user's programs chose without naming it in each request; NULL when they chose none. A new string. */
+enum problem_code users_get_model(struct db *db, const char *id, char **ret_model, struct problem *problem);
+enum problem_code users_set_model(struct db *db, const char *id, const char *model, struct problem *problem);
 /* {"jobs" (that wait or run), "pictures", "bytes"} of this user; what lies in the trash counts. */
 enum problem_code users_usage(struct db *db, const char *id, json_t **ret_usage, struct problem *problem);
 
