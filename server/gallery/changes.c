@@ -279,6 +279,7 @@ static enum problem_code patch_image(struct studio *studio, struct request *requ
     TRY(images_get(act.db, act.owner, id, &image, problem));
     TRY(store_commit(studio->store, &act.db, problem));
     (void)events_publish(studio->events, "image.changed", request_caller(request)->user_id, JSON("{s:s}", "id", id));
+    picture_add_links(image);
     response_json(response, 200, image);
     image = NULL;
 done:
@@ -389,6 +390,7 @@ static enum problem_code upload(struct studio *studio, struct request *request, 
     st = images_get(db, gallery_viewer(request), id, &image, problem);
     store_read_done(studio->store, db);
     if (st == PROBLEM_NONE) {
+        picture_add_links(image);
         response_json(response, 201, image);
     }
 done:

@@ -71,6 +71,11 @@ void picture_remove_files(struct gallery *gallery, const char *id);
 /* Whose pictures this caller may see: its own, or everybody's (NULL). */
 const char *gallery_viewer(const struct request *request);
 
+/* ---- listing.c ---- */
+
+/* Members "url", "thumbnail", "thumbnail_large" of a picture's row. */
+void picture_add_links(json_t *image);
+
 /* ---- janitor.c ---- */
 
 /* Rows of these ids go for ever, then their files. */

@@ -70,7 +70,7 @@ done:
     return st;
 }
 
-static void add_links(json_t *image) {
+void picture_add_links(json_t *image) {
     const char *id = json_get_text(image, "id");
     const struct {
         const char *name, *format;
@@ -110,7 +110,7 @@ static enum problem_code list_images(struct studio *studio, struct request *requ
     }
     json_array_foreach(rows, i, row) {
         (void)json_object_del(row, "number");
-        add_links(row);
+        picture_add_links(row);
     }
     response_json(response, 200, JSON("{s:o, s:o}", "images", rows, "next", next));
     return PROBLEM_NONE;
@@ -140,7 +140,7 @@ static enum problem_code show_image(struct studio *studio, struct request *reque
         st = audit_write(studio->store, request_actor(request), "image.viewed", id, NULL, problem);
     }
     if (st == PROBLEM_NONE) {
-        add_links(image);
+        picture_add_links(image);
         response_json(response, 200, image);
     } else {
         json_decref(image);

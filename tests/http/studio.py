@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 
+from fits import Description
+
 PROGRAM = os.environ["CYI_PROGRAM"]
 TROUBLED = os.environ.get("CYI_TROUBLED", PROGRAM)  # see troubled.c
 ENDED = ("done", "failed", "cancelled", "held")
@@ -41,7 +43,9 @@ def wait_for(condition, seconds=30, what="it"):
 
 
 class Studio:
-    """Use with "with", or start() and stop(). Settings as keywords: queue_jobs=3."""
+    """Use with "with", or start() and stop(). Settings as keywords: queue_jobs=3. Every exchange must fit the API's description."""
+
+    description = None
 
     def __init__(self, folder, program=PROGRAM, **settings):
         self.folder = folder
@@ -74,6 +78,7 @@ class Studio:
         try:
             self.port = wait_for(self._find_port, seconds, "the address")
             wait_for(lambda: self.get("/readyz").status == 200, seconds, "readiness")
+            Studio.description = Studio.description or Description(self.need("GET", "/openapi.json"))
         except BaseException:
             self.kill()
             raise
@@ -120,12 +125,14 @@ class Studio:
             all_headers = {"X-CyberImage": "1", **dict(headers)}
             if self.token:
                 all_headers.setdefault("Authorization", "Bearer " + self.token)
-            if body is not None and not isinstance(body, bytes):
-                body = json.dumps(body).encode()
+            sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
             if body is not None:
                 all_headers.setdefault("Content-Type", "application/json")
-            connection.request(method, path, body, all_headers)
-            return Answer(connection.getresponse())
+            connection.request(method, path, sent, all_headers)
+            answer = Answer(connection.getresponse())
+            if Studio.description is not None:
+                Studio.description.check_exchange(method, path, None if isinstance(body, bytes) else body, answer)
+            return answer
         finally:
             connection.close()
 
