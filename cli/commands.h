@@ -14,5 +14,9 @@ extern const struct command command_serve;
 extern const struct command command_worker;
 extern const struct command command_audit;
 extern const struct command command_config;
+extern const struct command command_backup;
+extern const struct command command_fsck;
+extern const struct command command_user;
+extern const struct command command_ping;
 
 #endif

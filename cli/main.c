@@ -2,12 +2,15 @@
 #include "commands.h"
 #include "session.h"
 
+#include "base/log.h"
+
 #include <sodium.h>
 #include <string.h>
 
 static const struct command *const commands[] = {
     &command_serve,  &command_generate, &command_info,   &command_verify, &command_models,
-    &command_doctor, &command_bench,    &command_config, &command_audit,  &command_worker,
+    &command_doctor, &command_bench,    &command_config, &command_user,   &command_audit,
+    &command_backup, &command_fsck,     &command_ping,   &command_worker,
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
@@ -79,5 +82,6 @@ int main(int argc, char **argv) {
         (void)text_error(&err, CYI_E_ARGUMENT, "there is no command \"%.60s\"; \"cyberimage --help\" lists all", name);
         return text_report(&err, CLI_BAD_INPUT);
     }
+    log_configure(LOG_NOTHING, false); /* commands say in sentences what went wrong; serve has a log, and says how */
     return command->run(command, argc - 1, argv + 1);
 }

@@ -17,7 +17,9 @@ enum problem_code data_lock(const char *data_folder, int *ret_fd, struct problem
         st = problem_system(problem, errno, path);
     } else if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         st = errno == EWOULDBLOCK ? problem_set(problem, PROBLEM_CONFLICT, NULL,
-                                                "another studio (or cyberimage fsck) is at work in %.300s", data_folder)
+                                                "a studio (or a command that changes it) is at work in %.300s; while "
+                                                "it runs, its API does what commands do",
+                                                data_folder)
                                   : problem_system(problem, errno, path);
         (void)close(fd);
     } else {

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define N_READERS 8
@@ -119,7 +120,6 @@ static enum problem_code start_listening(struct studio *studio, struct problem *
 static enum problem_code open_store(struct studio *studio, struct problem *problem) {
     int n_migrated = 0;
     enum problem_code st = PROBLEM_NONE;
-    TRY(data_lock(studio->paths.data, &studio->paths.lock_fd, problem));
     TRY(store_open(studio->paths.database, N_READERS, &studio->store, &n_migrated, problem));
     if (n_migrated > 0) {
         TRY(audit_write(studio->store, &actor_system, "store.migrated", NULL, JSON("{s:i}", "steps", n_migrated),
@@ -131,16 +131,51 @@ done:
     return st;
 }
 
-enum problem_code studio_start(struct settings *settings, struct studio **ret_studio, struct problem *problem) {
+/* A damaged database is kept beside the new one, under a name that says when. */
+static enum problem_code put_database_aside(const char *path, struct problem *problem) {
+    static const char *const endings[] = { "", "-wal", "-shm" };
+    const time_t now = time(NULL);
+    struct tm tm;
+    char stamp[24] = "";
+    (void)strftime(stamp, sizeof stamp, "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
+    enum problem_code st = PROBLEM_NONE;
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0] && st == PROBLEM_NONE; i++) {
+        char *from = text_format("%s%s", path, endings[i]), *to = text_format("%s.%s%s", path, stamp, endings[i]);
+        if (files_exists(from) && rename(from, to) != 0) {
+            st = problem_system(problem, errno, from);
+        }
+        free(from);
+        free(to);
+    }
+    return st;
+}
+
+enum problem_code studio_open(struct settings *settings, bool is_new, struct studio **ret_studio,
+                              struct problem *problem) {
     struct studio *studio = text_alloc(1, sizeof *studio);
     enum problem_code st = PROBLEM_NONE;
     studio->settings = settings;
     studio->paths.lock_fd = -1;
-    studio->started_us = clock_now_us();
     (void)curl_global_init(CURL_GLOBAL_DEFAULT);
     TRY(studio_paths_init(settings, &studio->paths, problem));
     TRY(studio_paths_make(&studio->paths, problem));
+    TRY(data_lock(studio->paths.data, &studio->paths.lock_fd, problem));
+    if (is_new) {
+        TRY(put_database_aside(studio->paths.database, problem));
+    }
     TRY(open_store(studio, problem));
+    *ret_studio = studio;
+    studio = NULL;
+done:
+    studio_stop(studio);
+    return st;
+}
+
+enum problem_code studio_start(struct settings *settings, struct studio **ret_studio, struct problem *problem) {
+    struct studio *studio = NULL;
+    enum problem_code st = PROBLEM_NONE;
+    TRY(studio_open(settings, false, &studio, problem));
+    studio->started_us = clock_now_us();
     TRY(gate_check_binding(settings, studio->store, problem));
     studio->events = events_create();
     TRY(gate_start(studio, &studio->gate, problem));

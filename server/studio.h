@@ -47,6 +47,10 @@ enum problem_code studio_paths_init(struct settings *settings, struct studio_pat
 enum problem_code studio_paths_make(const struct studio_paths *paths, struct problem *problem);
 void studio_paths_done(struct studio_paths *paths);
 
+/* Only data folder (one program at a time), database and its settings: for commands. is_new: the database that is there is put
+ * aside, and a new one is made. Ended by studio_stop. Errors: CONFLICT (a studio is at work there), as store_open. */
+enum problem_code studio_open(struct settings *settings, bool is_new, struct studio **ret_studio,
+                              struct problem *problem);
 /* Opens the data folder (one studio at a time), database, parts and listener. Errors: a sentence for the console. */
 enum problem_code studio_start(struct settings *settings, struct studio **ret_studio, struct problem *problem);
 /* The link that signs the owner in once; NULL with no-auth. A new string. */

@@ -11,9 +11,9 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR };
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR, LOG_NOTHING };
 
-/* Before other threads start. */
+/* Before other threads start. LOG_NOTHING as the lowest: there is no log. */
 void log_configure(enum log_level lowest, bool is_json);
 
 /* Writes an event, such as log_event(LOG_INFO, "job.done", json_pack("{s:s, s:I}", "id", id, "ms", ms)). fields (an

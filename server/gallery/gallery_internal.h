@@ -8,6 +8,7 @@
 #define GALLERY_PATH 128 /* bytes of a relative path */
 #define THUMBNAIL_SMALL 256
 #define THUMBNAIL_LARGE 512
+#define BLURHASH_SIDE 32                       /* pixels from which a hash is made: it keeps a dozen numbers */
 #define CONVERTED_MAX_BYTES (INT64_C(1) << 30) /* of copies in other formats; beyond, the oldest go */
 
 struct gallery {
@@ -66,6 +67,9 @@ enum problem_code thumbnail_remake(struct gallery *gallery, const char *id, stru
 
 enum problem_code picture_decode(struct gallery *gallery, const char *id, struct cyi_image **ret_image,
                                  struct problem *problem);
+/* What the first 48 bits of a UUIDv7 say, and how far this machine's zone was east of UTC at a time. */
+int64_t picture_time_us(const char *id);
+int picture_zone_minutes(int64_t time_us);
 /* File, thumbnails and copies go; the row is gone already. */
 void picture_remove_files(struct gallery *gallery, const char *id);
 /* Whose pictures this caller may see: its own, or everybody's (NULL). */

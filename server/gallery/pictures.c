@@ -15,7 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BLURHASH_SIDE 32 /* pixels from which a hash is made: it keeps a dozen numbers */
 #define MIB 1048576
 
 /* ---- Start ---- */
@@ -77,12 +76,15 @@ int64_t gallery_room(struct gallery *gallery) {
            settings_int(gallery->studio->settings, SETTING_reserve_mib) * MIB;
 }
 
-/* The first 48 bits of a UUIDv7 are milliseconds since 1970. */
-const char *gallery_relative_path(const char *id, char buffer[64]) {
+int64_t picture_time_us(const char *id) {
     char digits[13];
-    struct tm day;
     (void)snprintf(digits, sizeof digits, "%.8s%.4s", id, id + 9);
-    const time_t seconds = (time_t)(strtoull(digits, NULL, 16) / 1000);
+    return (int64_t)strtoull(digits, NULL, 16) * 1000;
+}
+
+const char *gallery_relative_path(const char *id, char buffer[64]) {
+    struct tm day;
+    const time_t seconds = (time_t)(picture_time_us(id) / CLOCK_SECOND);
     if (gmtime_r(&seconds, &day) == NULL || day.tm_year + 1900 > 9999) {
         (void)snprintf(buffer, 64, "1970/01/01/%.36s.png", id); /* of no clock that we know */
         return buffer;
@@ -117,7 +119,7 @@ enum problem_code gallery_write(struct gallery *gallery, const struct new_pictur
         goto done;
     }
     (void)id_make(written.id);
-    written.created_us = clock_now_us();
+    written.created_us = picture_time_us(written.id); /* the id alone brings it back: see fsck.c */
     written.size_bytes = (int64_t)n;
     files_hash(data, n, written.sha256);
     TRY(thumbnail_scale(gallery->codec, picture->image, BLURHASH_SIDE, &small, problem));
@@ -134,7 +136,7 @@ done:
     return st;
 }
 
-static int zone_minutes(int64_t time_us) {
+int picture_zone_minutes(int64_t time_us) {
     const time_t seconds = (time_t)(time_us / CLOCK_SECOND);
     struct tm local;
     return localtime_r(&seconds, &local) != NULL ? (int)(local.tm_gmtoff / 60) : 0;
@@ -148,7 +150,7 @@ enum problem_code gallery_insert(struct db *db, const struct actor *actor, const
         JSON("{s:s, s:s, s:s?, s:s?, s:I, s:i, s:i, s:i, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, "
              "s:s?, s:s?, s:s?, s:s?}",
              "id", written->id, "kind", picture->kind, "owner", picture->owner, "job_id", picture->job_id, "created_us",
-             (json_int_t)written->created_us, "zone_minutes", zone_minutes(written->created_us), "width",
+             (json_int_t)written->created_us, "zone_minutes", picture_zone_minutes(written->created_us), "width",
              picture->image->width, "height", picture->image->height, "size_bytes", (json_int_t)written->size_bytes,
              "sha256", written->sha256, "blurhash", written->blurhash, "model", picture->model, "model_hash",
              picture->model_hash, "prompt", picture->prompt, "prompt_enriched", picture->prompt_enriched, "prompt_sent",

@@ -1,4 +1,5 @@
 /* Routes: the accounts, for administrators; the tokens, for everybody's own. */
+#include "security/accounts.h"
 #include "security/gate_internal.h"
 
 #include "base/clock.h"
@@ -27,25 +28,17 @@ static enum problem_code list_users(struct studio *studio, struct request *reque
     return st;
 }
 
-/* The user as it is after a change in db, as the answer. */
-static enum problem_code answer_user(struct db *db, struct response *response, int status, const char *id,
-                                     struct problem *problem) {
-    json_t *user = NULL;
-    const enum problem_code st = users_get(db, id, &user, problem);
-    if (st == PROBLEM_NONE && user == NULL) {
-        return problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such user");
-    }
-    if (st == PROBLEM_NONE) {
-        response_json(response, status, user);
-    }
-    return st;
-}
-
 static enum problem_code show_user(struct studio *studio, struct request *request, struct response *response,
                                    struct problem *problem) {
+    json_t *user = NULL;
     struct db *db = store_read(studio->store);
-    const enum problem_code st = answer_user(db, response, 200, request_parameter(request, "id"), problem);
+    enum problem_code st = users_get(db, request_parameter(request, "id"), &user, problem);
     store_read_done(studio->store, db);
+    if (st == PROBLEM_NONE && user == NULL) {
+        st = problem_set(problem, PROBLEM_NOT_FOUND, NULL, "there is no such user");
+    } else if (st == PROBLEM_NONE) {
+        response_json(response, 200, user);
+    }
     return st;
 }
 
@@ -86,15 +79,30 @@ static json_t *without_password(const json_t *json) {
     return copy;
 }
 
-static enum problem_code add_user(struct studio *studio, struct request *request, struct response *response,
-                                  struct problem *problem) {
+/* The audit row, the account as it is now, and the commit. */
+static enum problem_code finish(struct store *store, struct db **db, const struct actor *actor, const char *action,
+                                const char *id, json_t *details, json_t **ret_user, struct problem *problem) {
+    json_t *user = NULL;
+    enum problem_code st = PROBLEM_NONE;
+    TRY(audit_append(*db, actor, action, id, details, problem));
+    TRY(users_get(*db, id, &user, problem));
+    TRY(store_commit(store, db, problem));
+    *ret_user = user;
+    user = NULL;
+done:
+    json_decref(user);
+    return st;
+}
+
+enum problem_code account_add(struct store *store, const struct actor *actor, const json_t *members, json_t **ret_user,
+                              struct problem *problem) {
     struct user_fields fields = { 0 };
     char id[ID_TEXT];
     char *hash = NULL;
     struct db *db = NULL;
     json_t *changes = NULL;
     enum problem_code st = PROBLEM_NONE;
-    TRY(json_read(request_json(request), user_rows, COUNT(user_rows), &fields, problem));
+    TRY(json_read(members, user_rows, COUNT(user_rows), &fields, problem));
     if (fields.name == NULL || fields.role == NULL || fields.password == NULL) {
         st = problem_set(problem, PROBLEM_INVALID,
                          fields.name == NULL   ? "name"
@@ -105,62 +113,91 @@ static enum problem_code add_user(struct studio *studio, struct request *request
     }
     TRY(check_user_name(fields.name, problem));
     TRY(password_hash(fields.password, &hash, problem));
-    changes = without_password(request_json(request));
-    TRY(store_begin(studio->store, &db, problem));
+    changes = without_password(members);
+    TRY(store_begin(store, &db, problem));
     TRY(users_add(db, id_make(id), fields.name, fields.role, hash, problem));
     TRY(users_change(db, id, changes, problem));
-    TRY(answer_user(db, response, 201, id, problem));
-    TRY(gate_finish(studio, request, &db, "user.added", id, json_incref(changes), problem));
+    TRY(finish(store, &db, actor, "user.added", id, json_incref(changes), ret_user, problem));
 done:
-    store_rollback(studio->store, &db);
+    store_rollback(store, &db);
     json_decref(changes);
     free(hash);
     return st;
 }
 
-static enum problem_code change_user(struct studio *studio, struct request *request, struct response *response,
-                                     struct problem *problem) {
-    const char *id = request_parameter(request, "id");
+enum problem_code account_change(struct store *store, const struct actor *actor, const char *id, const json_t *members,
+                                 const char *session_id, json_t **ret_user, struct problem *problem) {
     struct user_fields fields = { 0 };
     char *hash = NULL;
     struct db *db = NULL;
     json_t *changes = NULL;
     enum problem_code st = PROBLEM_NONE;
-    TRY(json_read(request_json(request), user_rows, COUNT(user_rows), &fields, problem));
+    TRY(json_read(members, user_rows, COUNT(user_rows), &fields, problem));
     if (fields.name != NULL) {
         TRY(check_user_name(fields.name, problem));
     }
     if (fields.password != NULL) {
         TRY(password_hash(fields.password, &hash, problem));
     }
-    changes = without_password(request_json(request));
-    TRY(store_begin(studio->store, &db, problem));
+    changes = without_password(members);
+    TRY(store_begin(store, &db, problem));
     TRY(users_change(db, id, changes, problem));
     if (hash != NULL) { /* whoever knew the old one is out */
         TRY(users_set_password(db, id, hash, problem));
-        TRY(sessions_remove_others(db, id, request_caller(request)->session_id, problem));
+        TRY(sessions_remove_others(db, id, session_id, problem));
     }
-    TRY(answer_user(db, response, 200, id, problem));
     json_put(changes, "password_set", json_boolean(hash != NULL));
-    TRY(gate_finish(studio, request, &db, "user.changed", id, json_incref(changes), problem));
+    TRY(finish(store, &db, actor, "user.changed", id, json_incref(changes), ret_user, problem));
 done:
-    store_rollback(studio->store, &db);
+    store_rollback(store, &db);
     json_decref(changes);
     free(hash);
     return st;
 }
 
-static enum problem_code remove_user(struct studio *studio, struct request *request, struct response *response,
-                                     struct problem *problem) {
-    const char *id = request_parameter(request, "id");
+enum problem_code account_remove(struct store *store, const struct actor *actor, const char *id,
+                                 struct problem *problem) {
     struct db *db = NULL;
     enum problem_code st = PROBLEM_NONE;
-    TRY(store_begin(studio->store, &db, problem));
+    TRY(store_begin(store, &db, problem));
     TRY(users_remove(db, id, problem));
-    TRY(gate_finish(studio, request, &db, "user.removed", id, NULL, problem));
-    response_empty(response);
+    TRY(audit_append(db, actor, "user.removed", id, NULL, problem));
+    TRY(store_commit(store, &db, problem));
 done:
-    store_rollback(studio->store, &db);
+    store_rollback(store, &db);
+    return st;
+}
+
+static enum problem_code add_user(struct studio *studio, struct request *request, struct response *response,
+                                  struct problem *problem) {
+    json_t *user = NULL;
+    const enum problem_code st =
+        account_add(studio->store, request_actor(request), request_json(request), &user, problem);
+    if (st == PROBLEM_NONE) {
+        response_json(response, 201, user);
+    }
+    return st;
+}
+
+static enum problem_code change_user(struct studio *studio, struct request *request, struct response *response,
+                                     struct problem *problem) {
+    json_t *user = NULL;
+    const enum problem_code st =
+        account_change(studio->store, request_actor(request), request_parameter(request, "id"), request_json(request),
+                       request_caller(request)->session_id, &user, problem);
+    if (st == PROBLEM_NONE) {
+        response_json(response, 200, user);
+    }
+    return st;
+}
+
+static enum problem_code remove_user(struct studio *studio, struct request *request, struct response *response,
+                                     struct problem *problem) {
+    const enum problem_code st =
+        account_remove(studio->store, request_actor(request), request_parameter(request, "id"), problem);
+    if (st == PROBLEM_NONE) {
+        response_empty(response);
+    }
     return st;
 }
 

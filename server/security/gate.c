@@ -87,8 +87,7 @@ done:
 
 /* ---- Start ---- */
 
-/* Somebody must be there to own things: the account that the first link signs in. */
-static enum problem_code ensure_owner(struct store *store, struct problem *problem) {
+enum problem_code gate_ensure_owner(struct store *store, struct problem *problem) {
     struct db *db = NULL;
     json_t *admin = NULL;
     char id[ID_TEXT];
@@ -108,7 +107,7 @@ done:
 }
 
 enum problem_code gate_start(struct studio *studio, struct gate **ret_gate, struct problem *problem) {
-    const enum problem_code st = ensure_owner(studio->store, problem);
+    const enum problem_code st = gate_ensure_owner(studio->store, problem);
     if (st == PROBLEM_NONE) {
         struct gate *gate = text_alloc(1, sizeof *gate);
         gate->studio = studio;

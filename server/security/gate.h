@@ -11,6 +11,8 @@ struct gate;
  * (says what to set). */
 enum problem_code gate_check_binding(struct settings *settings, struct store *store, struct problem *problem);
 
+/* Somebody must be there to own things: makes the account that the first link signs in, when there is no administrator. */
+enum problem_code gate_ensure_owner(struct store *store, struct problem *problem);
 enum problem_code gate_start(struct studio *studio, struct gate **ret_gate, struct problem *problem);
 void gate_stop(struct gate *gate);
 

@@ -71,7 +71,12 @@ static enum problem_code report(struct db *db, int code, const char *what, struc
         break;
     }
     log_event(LOG_ERROR, "store.failed", JSON("{s:i, s:o, s:s}", "code", code, "error", json_text(words), "sql", what));
-    return problem_set(problem, PROBLEM_INTERNAL, NULL, "the database failed (code %d)", code);
+    return (code & 0xFF) == SQLITE_CORRUPT || (code & 0xFF) == SQLITE_NOTADB
+               ? problem_set(problem, PROBLEM_INTERNAL, NULL,
+                             "the database is damaged (code %d): put a backup back, or let cyberimage fsck --rebuild "
+                             "make one from the pictures",
+                             code)
+               : problem_set(problem, PROBLEM_INTERNAL, NULL, "the database failed (code %d)", code);
 }
 
 /* ---- Statements ---- */
@@ -499,6 +504,17 @@ void store_read_done(struct store *store, struct db *db) {
 
 /* ---- Backup, check ---- */
 
+static bool sync_folder_of(const char *path) {
+    char *folder = files_folder_of(path);
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool is_synced = fd >= 0 && fsync(fd) == 0;
+    free(folder);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return is_synced;
+}
+
 /* The copy is made beside the name and renamed when it is complete and on disk, so that an interrupted backup is never
  * taken for one. */
 enum problem_code store_backup(struct store *store, const char *path, struct problem *problem) {
@@ -532,7 +548,7 @@ enum problem_code store_backup(struct store *store, const char *path, struct pro
     }
     (void)sqlite3_close(copy);
     copy = NULL;
-    if (rename(partial, path) != 0) {
+    if (rename(partial, path) != 0 || !sync_folder_of(path)) {
         st = problem_system(problem, errno, "the backup");
     }
 done:

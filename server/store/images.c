@@ -527,3 +527,22 @@ enum problem_code images_forget(struct db *db, const char *id, struct problem *p
     const enum problem_code st = index_remove(db, id, problem);
     return st != PROBLEM_NONE ? st : db_run(db, "DELETE FROM images WHERE id = ?1", ARGS("s]", id), problem);
 }
+
+enum problem_code images_check_search(struct db *writer, bool *ret_fits, struct problem *problem) {
+    struct problem found = { 0 };
+    const enum problem_code st =
+        db_run(writer, "INSERT INTO prompts (prompts, rank) VALUES ('integrity-check', 1)", NO_ARGS, &found);
+    *ret_fits = st == PROBLEM_NONE;
+    return st == PROBLEM_NONE || st == PROBLEM_INTERNAL ? PROBLEM_NONE
+                                                        : problem_set(problem, st, NULL, "%s", found.detail);
+}
+
+enum problem_code images_rebuild_search(struct db *db, struct problem *problem) {
+    return db_run(db, "INSERT INTO prompts (prompts) VALUES ('rebuild')", NO_ARGS, problem);
+}
+
+enum problem_code images_set_file(struct db *db, const char *id, int64_t size_bytes, const char *sha256,
+                                  struct problem *problem) {
+    return db_run(db, "UPDATE images SET size_bytes = ?2, sha256 = ?3 WHERE id = ?1",
+                  ARGS("s,I,s]", id, (json_int_t)size_bytes, sha256), problem);
+}

@@ -73,7 +73,12 @@ enum problem_code albums_remove(struct db *db, const char *owner, const char *id
 enum problem_code albums_put(struct db *db, const char *owner, const char *album, const char *id, bool is_in,
                              bool *ret_changed, struct problem *problem);
 
-/* For fsck: calls on_row with {"id", "size_bytes", "sha256"} of every picture. */
+/* For fsck. Does the index of what is searched fit the pictures' rows? Errors: INTERNAL. */
+enum problem_code images_check_search(struct db *writer, bool *ret_fits, struct problem *problem);
+enum problem_code images_rebuild_search(struct db *db, struct problem *problem);
+enum problem_code images_set_file(struct db *db, const char *id, int64_t size_bytes, const char *sha256,
+                                  struct problem *problem);
+/* Calls on_row with {"id", "size_bytes", "sha256"} of every picture. */
 enum problem_code images_each(struct db *db, bool (*on_row)(void *user, json_t *row), void *user,
                               struct problem *problem);
 /* The row of a picture whose file is gone. */

@@ -8,7 +8,8 @@ import support
 import tap
 from tap import claim
 
-COMMANDS = ("serve", "generate", "info", "verify", "models", "doctor", "bench", "config", "audit", "worker")
+COMMANDS = ("serve", "generate", "info", "verify", "models", "doctor", "bench", "config", "user", "audit", "backup", "fsck", "ping",
+            "worker")
 MANUAL = os.path.join(os.environ["CYI_SOURCE_ROOT"], "docs", "cyberimage.1")
 COMPLETION = os.path.join(os.environ["CYI_SOURCE_ROOT"], "tools", "completion", "cyberimage.bash")
 
@@ -61,6 +62,7 @@ def the_completion_offers_values_and_files(folder):
     assert complete("generate", "--precision", "b") == {"bf16"}
     assert complete("generate", "--show-as", "k") == {"kitty"}
     assert complete("generate", "-f", "") == {"png", "jpg", "webp"}
+    assert complete("user", "re") == {"remove"} and complete("user", "add", "--role", "a") == {"admin"}
     assert complete("audit", "") == {"list", "export", "head", "verify"}
     assert complete("bench", "--model", "ne") == {"neon"}
     assert complete("generate", "--width", "") == set()

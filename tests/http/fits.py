@@ -4,7 +4,7 @@ import datetime
 import re
 
 KNOWN = {"type", "properties", "required", "additionalProperties", "propertyNames", "items", "enum", "const", "minLength", "maxLength", "minimum",
-         "maximum", "minItems", "maxItems", "minProperties", "format", "description", "default", "examples", "$ref"}
+         "maximum", "minItems", "maxItems", "minProperties", "format", "pattern", "description", "default", "examples", "$ref"}
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None)}
 
@@ -63,6 +63,7 @@ class Description:
     def check_text(schema, value, where):
         n = len(value.encode("utf-8", "surrogatepass"))
         assert schema.get("minLength", 0) <= n and len(value) <= schema.get("maxLength", len(value)), "%s has %d bytes" % (where, n)
+        assert re.search(schema.get("pattern", ""), value), "%s is %r" % (where, value)
         if schema.get("format") == "uuid":
             assert UUID.fullmatch(value), "%s is %r, no UUID" % (where, value)
         if schema.get("format") == "date-time":

@@ -11,6 +11,7 @@ _cyberimage_values() {
     --backend) printf '%s\n' auto cuda onednn reference ;;
     --precision) printf '%s\n' auto f32 bf16 fp8 int8 ;;
     --format | -f) printf '%s\n' png jpg webp ;;
+    --role) printf '%s\n' admin user viewer ;;
     --show-as) printf '%s\n' kitty iterm2 sixel blocks ;;
     --model | -m) "${1}" models --json 2>/dev/null | sed -n 's/^    "name": "\(.*\)",$/\1/p' ;;
     esac
@@ -18,7 +19,7 @@ _cyberimage_values() {
 
 _cyberimage() {
     local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands='serve generate info verify models doctor bench config audit worker help'
+    local commands='serve generate info verify models doctor bench config user audit backup fsck ping worker help'
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W "${commands} --help --version" -- "${word}")
@@ -32,6 +33,10 @@ _cyberimage() {
         mapfile -t COMPREPLY < <(compgen -W 'list export head verify' -- "${word}")
         return
     fi
+    if [[ ${COMP_WORDS[1]} == user && ${word} != -* && ${before} == user ]]; then
+        mapfile -t COMPREPLY < <(compgen -W 'list add password role disable enable remove' -- "${word}")
+        return
+    fi
     if [[ ${word} == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(_cyberimage_options "${program}" "${COMP_WORDS[1]}")" -- "${word}")
         return
@@ -41,7 +46,7 @@ _cyberimage() {
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -d -- "${word}")
         ;;
-    --backend | --precision | --format | -f | --show-as)
+    --backend | --precision | --format | -f | --show-as | --role)
         mapfile -t COMPREPLY < <(compgen -W "$(_cyberimage_values "${program}" "${before}")" -- "${word}")
         ;;
     --model | -m)
