@@ -246,6 +246,8 @@ struct cyi_progress {
 typedef bool (*cyi_progress_fn)(void *user, const struct cyi_progress *progress);
 
 #define CYI_MAX_REFERENCES 10
+#define CYI_MIN_REFERENCE_SIDE 64  /* pixels */
+#define CYI_MAX_REFERENCE_ASPECT 8 /* the longer side by the shorter */
 #define CYI_MAX_STEPS 1000
 #define CYI_MAX_PROMPT_BYTES (64 * 1024)
 

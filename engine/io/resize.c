@@ -8,8 +8,6 @@
 
 #define LANCZOS_SUPPORT 3.0
 #define PRECISION_BITS 22 /* of a coefficient; 8 for the sample and 2 for overshoot fill the int */
-#define MIN_REFERENCE_SIDE 64
-#define MAX_REFERENCE_ASPECT 8
 
 /* ---- LANCZOS ---- */
 
@@ -221,15 +219,15 @@ static enum cyi_status check_reference(const struct cyi_image *image, int64_t ma
         return error_set(err, CYI_E_ARGUMENT, "a reference picture cannot be cut to a multiple of %d and %lld pixels",
                          multiple, (long long)max_pixels);
     }
-    if (width < MIN_REFERENCE_SIDE || height < MIN_REFERENCE_SIDE) {
+    if (width < CYI_MIN_REFERENCE_SIDE || height < CYI_MIN_REFERENCE_SIDE) {
         return error_set(err, CYI_E_ARGUMENT,
                          "the reference picture is too small: %d × %d, both sides must be at least %d", width, height,
-                         MIN_REFERENCE_SIDE);
+                         CYI_MIN_REFERENCE_SIDE);
     }
-    if (width > MAX_REFERENCE_ASPECT * height || height > MAX_REFERENCE_ASPECT * width) {
+    if (width > CYI_MAX_REFERENCE_ASPECT * height || height > CYI_MAX_REFERENCE_ASPECT * width) {
         return error_set(err, CYI_E_ARGUMENT,
                          "the reference picture is too long: %d × %d, one side may be %d times the other", width,
-                         height, MAX_REFERENCE_ASPECT);
+                         height, CYI_MAX_REFERENCE_ASPECT);
     }
     return CYI_OK;
 }

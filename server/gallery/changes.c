@@ -93,14 +93,14 @@ static void announce(struct studio *studio, const struct request *request, const
     }
 }
 
-static enum problem_code check_tag(const char *tag, struct problem *problem) {
+static enum problem_code check_tag(const char *field, const char *tag, struct problem *problem) {
     const size_t n = strlen(tag);
     bool is_fine = n > 0 && n <= MAX_TAG_BYTES && tag[0] != ' ' && tag[n - 1] != ' ';
     for (size_t i = 0; i < n; i++) {
         is_fine = is_fine && (unsigned char)tag[i] >= 0x20 && tag[i] != ',' && tag[i] != 0x7F;
     }
     return is_fine ? PROBLEM_NONE
-                   : problem_set(problem, PROBLEM_INVALID, "tag",
+                   : problem_set(problem, PROBLEM_INVALID, field,
                                  "a tag has 1 to %d bytes, no commas, no control characters and no blanks at its ends",
                                  MAX_TAG_BYTES);
 }
@@ -165,7 +165,7 @@ static enum problem_code act_on_images(struct studio *studio, struct request *re
         goto done;
     }
     if (fields.tag != NULL) {
-        TRY(check_tag(fields.tag, problem));
+        TRY(check_tag("tag", fields.tag, problem));
     }
     struct act act = { .tag = fields.tag, .album = fields.album };
     TRY(run_on_all(studio, request, action, &act, fields.ids, changed, problem));
@@ -239,7 +239,7 @@ static enum problem_code set_tags(struct act *act, const char *id, const json_t 
             st = problem_set(problem, PROBLEM_INVALID, "tags", "\"tags\" must be a list of texts");
             goto done;
         }
-        TRY(check_tag(act->tag, problem));
+        TRY(check_tag("tags", act->tag, problem));
         TRY(run_action(&actions[TAG], act, id, changed, problem));
     }
     json_array_foreach(json_object_get(image, "tags"), i, tag) {

@@ -348,6 +348,34 @@ done:
     return st;
 }
 
+static enum problem_code check_image(struct db *db, const char *owner, const char *id, const char *field,
+                                     struct problem *problem) {
+    json_t *row = NULL;
+    const enum problem_code st = jobs_find_image(db, owner, id, field, &row, problem);
+    json_decref(row);
+    return st;
+}
+
+/* Also what the engine demands of its shape: better said now than when its turn comes. */
+static enum problem_code check_reference(struct db *db, const char *owner, const char *id, struct problem *problem) {
+    json_t *row = NULL;
+    enum problem_code st = PROBLEM_NONE;
+    TRY(jobs_find_image(db, owner, id, "references", &row, problem));
+    const int64_t width = json_get_int(row, "width", 0), height = json_get_int(row, "height", 0);
+    if (width < CYI_MIN_REFERENCE_SIDE || height < CYI_MIN_REFERENCE_SIDE) {
+        st = problem_set(problem, PROBLEM_INVALID, "references",
+                         "picture %s is too small to look at: %lld × %lld, both sides must be at least %d", id,
+                         (long long)width, (long long)height, CYI_MIN_REFERENCE_SIDE);
+    } else if (width > CYI_MAX_REFERENCE_ASPECT * height || height > CYI_MAX_REFERENCE_ASPECT * width) {
+        st = problem_set(problem, PROBLEM_INVALID, "references",
+                         "picture %s is too long to look at: %lld × %lld, one side may be %d times the other", id,
+                         (long long)width, (long long)height, CYI_MAX_REFERENCE_ASPECT);
+    }
+done:
+    json_decref(row);
+    return st;
+}
+
 static enum problem_code check_mentions(struct db *db, const char *owner, const json_t *complete,
                                         struct problem *problem) {
     static const char *const single[] = { "init", "mask" };
@@ -357,15 +385,15 @@ static enum problem_code check_mentions(struct db *db, const char *owner, const 
     size_t i;
     enum problem_code st = PROBLEM_NONE;
     json_array_foreach(json_object_get(complete, "references"), i, id) {
-        TRY(jobs_check_image(db, owner, json_string_value(id), "references", problem));
+        TRY(check_reference(db, owner, json_string_value(id), problem));
     }
     for (i = 0; i < COUNT(single); i++) {
         if (json_get_text(complete, single[i]) != NULL) {
-            TRY(jobs_check_image(db, owner, json_get_text(complete, single[i]), single[i], problem));
+            TRY(check_image(db, owner, json_get_text(complete, single[i]), single[i], problem));
         }
     }
     if (parent != NULL) {
-        TRY(jobs_check_image(db, owner, json_get_text(parent, "id"), "parent.id", problem));
+        TRY(check_image(db, owner, json_get_text(parent, "id"), "parent.id", problem));
     }
     if (enrichment != NULL) {
         TRY(jobs_check_enrichment(db, owner, enrichment, problem));

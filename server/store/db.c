@@ -382,11 +382,24 @@ done:
     return st;
 }
 
+/* Prompts and hashes of secrets are nobody else's affair; -wal and -shm take the mode of the file. Only a new file: to open and
+ * close one that SQLite has open would end its locks. */
+static enum problem_code make_private(const char *path, struct problem *problem) {
+    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        (void)close(fd);
+    } else if (errno != EEXIST) {
+        return problem_system(problem, errno, "the database's file");
+    }
+    return PROBLEM_NONE;
+}
+
 enum problem_code store_open(const char *path, int n_readers, struct store **ret_store, int *ret_migrated,
                              struct problem *problem) {
     struct store *store = make_store(path);
     enum problem_code st = PROBLEM_NONE;
     TRY(check_library(problem));
+    TRY(make_private(path, problem));
     TRY(open_connection(store, true, &store->writer, problem));
     TRY(migrate(store, ret_migrated, problem));
     TRY(open_readers(store, n_readers, problem));

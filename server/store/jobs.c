@@ -117,14 +117,14 @@ enum problem_code jobs_ahead(struct db *db, const char *id, json_t **ret_sorts, 
                   ARGS("s]", id), ret_sorts, problem);
 }
 
-enum problem_code jobs_check_image(struct db *db, const char *owner, const char *id, const char *field,
-                                   struct problem *problem) {
-    int64_t n = 0;
+enum problem_code jobs_find_image(struct db *db, const char *owner, const char *id, const char *field, json_t **ret_row,
+                                  struct problem *problem) {
     const enum problem_code st =
-        db_int(db, "SELECT count(*) FROM images WHERE id = ?1 AND owner = ?2 AND deleted_us IS NULL",
-               ARGS("s,s]", id, owner), 0, &n, problem);
-    return st == PROBLEM_NONE && n == 0 ? problem_set(problem, PROBLEM_NOT_FOUND, field, "there is no picture %s", id)
-                                        : st;
+        db_one(db, "SELECT width, height FROM images WHERE id = ?1 AND owner = ?2 AND deleted_us IS NULL",
+               ARGS("s,s]", id, owner), ret_row, problem);
+    return st == PROBLEM_NONE && *ret_row == NULL
+               ? problem_set(problem, PROBLEM_NOT_FOUND, field, "there is no picture %s", id)
+               : st;
 }
 
 enum problem_code jobs_check_enrichment(struct db *db, const char *owner, const char *id, struct problem *problem) {

@@ -38,9 +38,10 @@ enum problem_code jobs_list(struct db *db, const struct job_filter *filter, json
 enum problem_code jobs_waiting(struct db *db, json_t **ret_jobs, struct problem *problem);
 /* How much waits in front of this one: {"model", "width", "height", "steps", "n" (pictures), "n_jobs"} for each sort. */
 enum problem_code jobs_ahead(struct db *db, const char *id, json_t **ret_sorts, struct problem *problem);
-/* NOT_FOUND (field) when this owner has no such picture, or has it in the trash; the same for an enrichment. */
-enum problem_code jobs_check_image(struct db *db, const char *owner, const char *id, const char *field,
-                                   struct problem *problem);
+/* {"width", "height"}. NOT_FOUND (field) when this owner has no such picture, or has it in the trash; the same for an
+ * enrichment. */
+enum problem_code jobs_find_image(struct db *db, const char *owner, const char *id, const char *field, json_t **ret_row,
+                                  struct problem *problem);
 enum problem_code jobs_check_enrichment(struct db *db, const char *owner, const char *id, struct problem *problem);
 /* Jobs that wait: all, and this owner's. */
 enum problem_code jobs_count_waiting(struct db *db, const char *owner, int64_t *ret_all, int64_t *ret_own,

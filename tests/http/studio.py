@@ -11,6 +11,7 @@ import threading
 import time
 
 from fits import Description
+from pictures import multipart
 
 PROGRAM = os.environ["CYI_PROGRAM"]
 TROUBLED = os.environ.get("CYI_TROUBLED", PROGRAM)  # see troubled.c
@@ -168,6 +169,27 @@ class Studio:
 
     def wait_progress(self, job_id, condition, seconds=30):
         return wait_for(lambda: (lambda p: p and condition(p) and p)(self.job(job_id).get("progress")), seconds, "that progress")
+
+    def upload(self, data, name="photo.png", status=201, headers=()):
+        body, kind = multipart([], [("file", name, data)])
+        return self.need("POST", "/api/v1/uploads", body, status, headers={**dict(headers), "Content-Type": kind})
+
+    # ---- People
+
+    def sign_in(self, name=None, password=None):
+        """A session's headers: of the owner by the link that the studio printed, or by name and password."""
+        body = {"name": name, "password": password}
+        if name is None:
+            with open(os.path.join(self.folder, "output"), encoding="utf-8") as output:
+                body = {"link": output.read().split("/signin#")[1].split()[0]}
+        answer = self.post("/api/v1/session", body)
+        assert answer.status == 201, answer
+        return {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
+
+    def add_user(self, owner, name, role="user", password="correct horse battery"):
+        """An account by the owner's headers. Gives its session's headers."""
+        self.need("POST", "/api/v1/users", {"name": name, "role": role, "password": password}, 201, headers=owner)
+        return self.sign_in(name, password)
 
     def workers(self):
         return self.need("GET", "/api/v1/workers")["workers"]

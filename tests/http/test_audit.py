@@ -39,15 +39,6 @@ def chain_of(studio):
     return rows
 
 
-def sign_in(studio):
-    """The owner by the link, as a browser does; gives headers."""
-    with open(os.path.join(studio.folder, "output"), encoding="utf-8") as output:
-        link = output.read().split("/signin#")[1].split()[0]
-    answer = studio.post("/api/v1/session", {"link": link})
-    assert answer.status == 201, answer
-    return {"Cookie": answer.headers["Set-Cookie"].split(";")[0]}
-
-
 # ---- Over HTTP
 
 
@@ -113,10 +104,10 @@ def exports_hold_the_same_rows_and_are_rows_themselves(folder):
 @claim
 def everybody_sees_only_what_is_theirs(folder):
     with Studio(folder, no_auth="false") as studio:
-        owner = sign_in(studio)
+        owner = studio.sign_in()
         studio.need("POST", "/api/v1/users", {"name": "bob", "role": "user", "password": PASSWORD}, 201, headers=owner)
         assert studio.post("/api/v1/session", {"name": "bob", "password": "wrong"}).status == 401
-        bob = {"Cookie": studio.post("/api/v1/session", {"name": "bob", "password": PASSWORD}).headers["Set-Cookie"].split(";")[0]}
+        bob = studio.sign_in("bob", PASSWORD)
         seen = studio.need("GET", "/api/v1/audit", headers=bob)["rows"]
         assert [row["action"] for row in seen] == ["session.opened"] and seen[0]["actor"] == "bob", seen
         exported = studio.get("/api/v1/audit/export?format=jsonl", headers=bob).body.decode().splitlines()

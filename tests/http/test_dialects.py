@@ -4,13 +4,12 @@ import base64
 import http.client
 import json
 import os
-import struct
 import sys
 import threading
 import time
-import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
+from pictures import multipart, pixels_of, png  # noqa: E402
 from studio import TROUBLED, Studio, wait_for  # noqa: E402
 from tap import claim, run_claims  # noqa: E402
 
@@ -42,55 +41,10 @@ IMG2IMG = json.loads("""
 """)
 
 
-def png(width, height, pixel):
-    """A PNG file. pixel(x, y) gives a tuple: grey, grey and alpha, RGB or RGBA."""
-    n_channels = len(pixel(0, 0))
-    kind = {1: 0, 2: 4, 3: 2, 4: 6}[n_channels]
-    rows = b"".join(b"\0" + bytes(value for x in range(width) for value in pixel(x, y)) for y in range(height))
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)) +
-            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
-def pixels_of(data):
-    """Rows of an 8-bit RGB or grey PNG without interlace, undone by hand."""
-    assert data[:8] == b"\x89PNG\r\n\x1a\n", data[:8]
-    at, packed, width, height, n_channels = 8, b"", 0, 0, 0
-    while at < len(data):
-        n, name = struct.unpack(">I4s", data[at:at + 8])
-        body = data[at + 8:at + 8 + n]
-        if name == b"IHDR":
-            width, height, _, kind = struct.unpack(">IIBB", body[:10])
-            n_channels = {0: 1, 2: 3}[kind]
-        elif name == b"IDAT":
-            packed += body
-        at += 12 + n
-    raw, stride, before, rows = zlib.decompress(packed), width * n_channels, bytes(width * n_channels), []
-    for y in range(height):
-        kind, line = raw[y * (stride + 1)], bytearray(raw[y * (stride + 1) + 1:(y + 1) * (stride + 1)])
-        for i in range(stride):
-            left, up = line[i - n_channels] if i >= n_channels else 0, before[i]
-            corner = before[i - n_channels] if i >= n_channels else 0
-            guess = left + up - corner
-            best = min((left, up, corner), key=lambda value: abs(guess - value))
-            line[i] = (line[i] + (0, left, up, (left + up) // 2, best)[kind]) & 255
-        before = bytes(line)
-        rows.append(before)
-    return rows
-
-
 def form(fields, files):
     """A multipart body as httpx writes it, and its headers."""
-    boundary = "da22fae2a408d12df367041dc1273642"
-    body = b""
-    for name, value in fields:
-        body += ("--%s\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n" % (boundary, name, value)).encode()
-    for name, file_name, data in files:
-        body += ("--%s\r\nContent-Disposition: form-data; name=\"%s\"; filename=\"%s\"\r\nContent-Type: image/png\r\n\r\n" %
-                 (boundary, name, file_name)).encode() + data + b"\r\n"
-    return body + ("--%s--\r\n" % boundary).encode(), {**OPENAI, "Content-Type": "multipart/form-data; boundary=" + boundary}
+    body, kind = multipart(fields, files)
+    return body, {**OPENAI, "Content-Type": kind}
 
 
 def openai(studio, path, body, status=200, headers=None):
@@ -219,9 +173,7 @@ def openais_errors_are_in_its_own_form(folder):
 @claim
 def a_token_is_the_key(folder):
     with Studio(folder, no_auth="false") as studio:
-        with open(os.path.join(folder, "output"), encoding="utf-8") as output:
-            link = output.read().split("/signin#")[1].split()[0]
-        owner = {"Cookie": studio.post("/api/v1/session", {"link": link}).headers["Set-Cookie"].split(";")[0]}
+        owner = studio.sign_in()
         token = studio.need("POST", "/api/v1/tokens", {"name": "chat", "scopes": ["generate"]}, 201, headers=owner)["token"]
         reader = studio.need("POST", "/api/v1/tokens", {"name": "look", "scopes": ["read"]}, 201, headers=owner)["token"]
         body = {"model": "neon", "prompt": "x", "size": "64x64", "response_format": "url"}

@@ -55,10 +55,7 @@ def fill(studio, n=3):
     edit = studio.wait(studio.submit(prompt="a cat", references=[job["images"][0]])["id"])
     original = studio.get("/images/%s.png" % job["images"][0]).body
     stripped = original[:33] + original[original.index(b"IDAT") - 4:]  # without its texts
-    boundary = "frontier"
-    body = ("--%s\r\nContent-Disposition: form-data; name=\"file\"; filename=\"my photo.png\"\r\n\r\n" % boundary).encode() + stripped + \
-        ("\r\n--%s--\r\n" % boundary).encode()
-    upload = studio.need("POST", "/api/v1/uploads", body, 201, headers={"Content-Type": "multipart/form-data; boundary=" + boundary})
+    upload = studio.upload(stripped, "my photo.png")
     return job["images"] + edit["images"] + [upload["id"]]
 
 
