@@ -59,7 +59,13 @@ static void write_json(FILE *out, const char *time, const char *level, const cha
     json_t *line = json_pack("{s:s, s:s, s:s}", "time", time, "level", level, "event", name);
     (void)json_object_update_missing(line, fields);
     char *dump = json_dumps(line, JSON_COMPACT | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(6));
-    fputs(dump != NULL ? dump : "{}", out);
+    for (const char *c = dump != NULL ? dump : "{}"; *c != '\0'; c++) {
+        if (*c == 0x7F) { /* the only control character that is left as it is */
+            fputs("\\u007f", out);
+        } else {
+            fputc(*c, out);
+        }
+    }
     free(dump);
     json_decref(line);
 }
