@@ -144,19 +144,56 @@ static void add(struct query *query, const char *condition, json_t *value) {
     }
 }
 
+/* Where a list begins to read, which is what it is in the order of: words, a tag's or an album's pictures (ids are in the order of
+ * time as well), or all. */
+struct source {
+    const char *tables, *key;
+    bool is_by_id;
+};
+
+static struct source choose_source(const struct image_filter *filter, bool has_words) {
+    return has_words ? (struct source){ "prompts p CROSS JOIN images i ON i.number = p.rowid", "p.rowid", false }
+           : filter->tag != NULL
+               ? (struct source){ "image_tags t CROSS JOIN images i ON i.id = t.image_id", "t.image_id", true }
+           : filter->album != NULL
+               ? (struct source){ "album_images a CROSS JOIN images i ON i.id = a.image_id", "a.image_id", true }
+               : (struct source){ "images i", "i.number", false };
+}
+
+/* Behind the picture with this number. It may be gone by now: then from its neighbour on, which was shown. */
+static void add_after(struct query *query, const struct source *source, const struct image_filter *filter) {
+    const bool rises = filter->is_oldest_first;
+    char *condition =
+        !source->is_by_id ? text_format(" AND %s %s ?", source->key, rises ? ">" : "<")
+        : rises
+            ? text_format(" AND %s > coalesce((SELECT id FROM images WHERE number <= ? ORDER BY number DESC "
+                          "LIMIT 1), '')",
+                          source->key)
+            : text_format(" AND %s < coalesce((SELECT id FROM images WHERE number >= ? ORDER BY number LIMIT 1), 'g')",
+                          source->key);
+    add(query, condition, json_integer(filter->after));
+    free(condition);
+}
+
 static struct query make_query(const struct image_filter *filter) {
     struct query query = { NULL, JSON("[]") };
     char *match = filter->q != NULL ? make_match(filter->q) : NULL;
+    const struct source source = choose_source(filter, match != NULL);
+    const bool joins_tag = filter->tag != NULL && match != NULL;
+    const bool joins_album = filter->album != NULL && (match != NULL || filter->tag != NULL);
     query.sql = text_format(
         "SELECT i.number, i.id, i.kind, i.created_us AS \"created:t\", i.width, i.height, i.blurhash, i.model, "
         "substr(i.prompt, 1, 300) AS prompt, i.seed, i.is_favourite AS \"favourite:b\", i.size_bytes, "
-        "i.job_id AS job, i.name, u.name AS owner, i.deleted_us AS \"deleted:t\" FROM %s%s%s"
+        "i.job_id AS job, i.name, u.name AS owner, i.deleted_us AS \"deleted:t\" FROM %s %s%s"
         "LEFT JOIN users u ON u.id = i.owner WHERE ",
-        match != NULL ? "prompts p CROSS JOIN images i ON i.number = p.rowid " : "images i ",
-        filter->tag != NULL ? "JOIN image_tags t ON t.image_id = i.id " : "",
-        filter->album != NULL ? "JOIN album_images a ON a.image_id = i.id " : "");
-    const char *number = match != NULL ? "p.rowid" : "i.number";
-    add(&query, filter->is_deleted ? "i.deleted_us IS NOT NULL" : "i.deleted_us IS NULL", NULL);
+        source.tables, joins_tag ? "JOIN image_tags t ON t.image_id = i.id " : "",
+        joins_album ? "JOIN album_images a ON a.image_id = i.id " : "");
+    /* A job has few pictures: their index is better than the order, which the plus sign takes away. */
+    add(&query,
+        filter->is_deleted    ? "i.deleted_us IS NOT NULL"
+        : filter->job != NULL ? "+i.deleted_us IS NULL"
+                              : "i.deleted_us IS NULL",
+        NULL);
     if (match != NULL) {
         add(&query, " AND prompts MATCH ?", json_string(match));
     }
@@ -200,11 +237,9 @@ static struct query make_query(const struct image_filter *filter) {
         add(&query, " AND i.created_us < ?", json_integer(filter->until_us));
     }
     if (filter->after > 0) {
-        char *condition = text_format(" AND %s %s ?", number, filter->is_oldest_first ? ">" : "<");
-        add(&query, condition, json_integer(filter->after));
-        free(condition);
+        add_after(&query, &source, filter);
     }
-    char *order = text_format(" ORDER BY %s %s LIMIT ?", number, filter->is_oldest_first ? "ASC" : "DESC");
+    char *order = text_format(" ORDER BY %s %s LIMIT ?", source.key, filter->is_oldest_first ? "ASC" : "DESC");
     add(&query, order, json_integer(filter->limit));
     free(order);
     free(match);

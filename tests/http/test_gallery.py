@@ -163,6 +163,28 @@ def lists_go_by_every_key_and_pages_hold_while_pictures_come(folder):
 
 
 @claim
+def pages_of_tags_and_albums_hold_when_pictures_go(folder):
+    with Studio(folder) as studio:
+        pictures = [studio.upload(plain((i, 0, 0)))["id"] for i in range(7)]
+        album = studio.need("POST", "/api/v1/albums", {"name": "All"}, 201)["id"]
+        act(studio, "tag", pictures, tag="all")
+        act(studio, "add_to_album", pictures, album=album)
+        for query in ("tag=all", "album=" + album, "tag=all&album=" + album):
+            for order, expected in (("newest", pictures[::-1]), ("oldest", pictures)):
+                seen, cursor = [], ""
+                while cursor is not None:
+                    page = studio.need("GET", "/api/v1/images?limit=2&sort=%s&%s%s" % (order, query, "&cursor=" + cursor if cursor else ""))
+                    seen += [image["id"] for image in page["images"]]
+                    cursor = page["next"]
+                assert seen == expected, (query, order)
+        page = studio.need("GET", "/api/v1/images?limit=3&tag=all")
+        assert [image["id"] for image in page["images"]] == pictures[:3:-1]
+        act(studio, "delete", [pictures[4]])  # where the page ended
+        studio.need("POST", "/api/v1/trash/empty")
+        assert ids_of(studio, "?limit=3&tag=all&cursor=" + page["next"]) == [pictures[3], pictures[2], pictures[1]]
+
+
+@claim
 def search_finds_words_seeds_and_ids(folder):
     with Studio(folder) as studio:
         fox = make(studio, prompt="A quick brown fox, jumping (slowly)", negative_prompt="lazy dogs", seed=4242)[0]
