@@ -32,9 +32,8 @@ static enum problem_code make_url(struct settings *settings, char **ret_url, str
     struct listen_address listen;
     const enum problem_code st = address_parse_listen(text, &listen, problem);
     if (st == PROBLEM_NONE) {
-        const char *host = !listen.is_any ? listen.text : listen.text[0] == '[' ? "[::1]" : "127.0.0.1";
-        *ret_url =
-            text_format("%s://%s:%d%s/readyz", certificate[0] != '\0' ? "https" : "http", host, listen.port, base);
+        *ret_url = text_format("%s://%s:%d%s/readyz", certificate[0] != '\0' ? "https" : "http", address_host(&listen),
+                               listen.port, base);
     }
     free(certificate);
     free(base);

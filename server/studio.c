@@ -202,9 +202,7 @@ char *studio_sign_in_link(struct studio *studio) {
         return NULL;
     }
     char *secret = gate_make_link(studio->gate);
-    char *base = settings_text(studio->settings, SETTING_base_path);
-    char *link = text_format("%s%s/signin#%s", http_url(studio->http), base, secret);
-    free(base);
+    char *link = text_format("%s/signin#%s", http_url(studio->http), secret);
     free(secret);
     return link;
 }

@@ -177,6 +177,10 @@ enum problem_code address_parse_listen(const char *text, struct listen_address *
     return PROBLEM_NONE;
 }
 
+const char *address_host(const struct listen_address *listen) {
+    return !listen->is_any ? listen->text : listen->text[0] == '[' ? "[::1]" : "127.0.0.1";
+}
+
 enum problem_code address_listen(struct listen_address *listen_at, int *ret_fd, struct problem *problem) {
     const int on = 1;
     struct sockaddr_storage bound;

@@ -35,6 +35,8 @@ enum problem_code address_parse_ranges(const char *list, struct address_range **
 bool address_is_within(const struct address *address, const struct address_range *ranges, size_t n);
 /* "127.0.0.1:5050", "[::]:80", "localhost:0". Errors: INVALID. */
 enum problem_code address_parse_listen(const char *text, struct listen_address *ret_listen, struct problem *problem);
+/* Under which this machine reaches it, for links: "127.0.0.1" for all addresses of IPv4. */
+const char *address_host(const struct listen_address *listen);
 /* A listening socket; port becomes the real one. Errors: INTERNAL (in use, not ours). */
 enum problem_code address_listen(struct listen_address *listen, int *ret_fd, struct problem *problem);
 

@@ -281,7 +281,7 @@ enum problem_code http_start(const struct http_options *options, struct http **r
     TRY(read_settings(http, problem));
     raise_file_limit(http);
     TRY(address_listen(&http->listen, &fd, problem));
-    http->url = text_format("%s://%s:%d%s", http->certificate != NULL ? "https" : "http", http->listen.text,
+    http->url = text_format("%s://%s:%d%s", http->certificate != NULL ? "https" : "http", address_host(&http->listen),
                             http->listen.port, http->base_path);
     pulse_start(http);
     http->daemon = start_daemon(http, fd);

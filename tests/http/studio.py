@@ -129,7 +129,7 @@ class Studio:
             sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
             if body is not None:
                 all_headers.setdefault("Content-Type", "application/json")
-            connection.request(method, path, sent, all_headers)
+            connection.request(method, self.settings.get("base_path", "") + path, sent, all_headers)
             answer = Answer(connection.getresponse())
             if Studio.description is not None:
                 Studio.description.check_exchange(method, path, None if isinstance(body, bytes) else body, answer)

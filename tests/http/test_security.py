@@ -268,6 +268,14 @@ def s22_the_link_works_once_and_the_cookie_is_kept_close(folder):
 
 
 @claim
+def the_printed_address_and_link_can_be_followed(folder):
+    with Studio(folder, no_auth="false", base_path="/studio") as studio:
+        with open(os.path.join(folder, "output"), encoding="utf-8") as output:
+            link = re.search(r"http://127\.0\.0\.1:\d+(/\S*)#", output.read()).group(1)
+        assert link == "/studio/signin" and studio.get("/signin").status == 200, link
+
+
+@claim
 def s21_guessing_is_slowed_and_others_are_not(folder):
     with Studio(folder, no_auth="false", rate_logins="5", trusted_proxies="127.0.0.1") as studio:
         owner = studio.sign_in()
@@ -358,7 +366,7 @@ def s15_texts_cannot_forge_events(folder):
         assert all(told[job["id"]]["state"] == "queued" for job in jobs)
         names = {name for name, _ in watcher.events}
         assert "evil" not in names and names <= {"job.changed", "job.progress", "image.added", "image.changed", "image.removed", "queue.changed", "worker.changed", "model.changed",
-                                                 "resync", None}, names
+                                                 "reset", None}, names
 
 
 @claim
