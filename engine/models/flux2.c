@@ -483,7 +483,7 @@ struct step_state {
 /* What a step gets from the host, where operations read it. */
 struct step_inputs {
     struct tensor x;              /* [N, in_channels] F32 */
-    struct tensor time, guidance; /* [1, E] F32: sinusoids; guidance only for models that embed it */
+    struct tensor time, guidance; /* [1, E] F32: sinusoids; guidance empty when none is embedded */
     struct tensor velocity;       /* [N, out_channels] F32: where the result goes */
 };
 
@@ -505,9 +505,9 @@ static enum cyi_status send_inputs(const struct flux2 *model, struct exec *ex, c
     *in = (struct step_inputs){ 0 };
     TRY(exec_send(ex, step->x, &in->x, err));
     TRY(exec_mirror(ex, step->velocity, &in->velocity, err));
-    TRY(send_sinusoid(ex, timestep_argument(step->sigma), c->n_sinusoids, &in->time, err));
+    TRY(send_sinusoid(ex, timestep_argument(step->timestep), c->n_sinusoids, &in->time, err));
     exec_observe(ex, "time.sinusoid", 0, &in->time);
-    if (c->has_guidance) {
+    if (c->has_guidance && step->guidance >= 0.0F) {
         TRY(send_sinusoid(ex, step->guidance * 1000.0F, c->n_sinusoids, &in->guidance, err));
     }
 done:
@@ -543,7 +543,7 @@ static enum cyi_status condition(const struct flux2 *model, struct exec *ex, con
     TRY(exec_new_2d(ex, DTYPE_F32, 1, c->width, &cond.embedding, err));
     TRY(exec_new_2d(ex, DTYPE_F32, 1, c->width, &cond.activated, err));
     TRY(embed_waves(ex, &model->time, &in->time, &cond.embedding, NULL, err));
-    if (c->has_guidance) {
+    if (in->guidance.data != NULL) {
         TRY(embed_waves(ex, &model->guidance, &in->guidance, &cond.embedding, &cond.embedding, err));
     }
     exec_observe(ex, "time.embedding", 0, &cond.embedding);

@@ -54,13 +54,13 @@ enum cyi_status flux2_prepare(const struct flux2 *model, struct exec *ex, const 
 
 /* One evaluation.
  *   x        [N, in_channels] F32: noisy latents, packed
- *   sigma    : 0…1, 1 is noise    guidance : only for models with embedded guidance
+ *   timestep : the scheduler's, 1000 is noise    guidance : < 0: none is embedded, also where the model could
  *   velocity [N, out_channels] F32, memory of the caller
  * Reports a block to ex after each of the n_double + n_single blocks, as block first_block + i of n_blocks_all.
  * Checked by tests/golden/test_flux2.c. */
 struct flux2_step {
     const struct tensor *x;
-    float sigma, guidance;
+    float timestep, guidance;
     int64_t first_block, n_blocks_all;
     struct tensor *velocity;
 };

@@ -35,6 +35,7 @@ enum probe {
     PROBE_DECODER_LEVEL,
     PROBE_ENCODER_BLOCK,
     PROBE_DECODER_BLOCK,
+    PROBE_ATTENTION,
     PROBE_QUANT,
     PROBE_POST
 };
@@ -44,6 +45,7 @@ static const char *const probes[][2] = {
     [PROBE_DECODER_LEVEL] = { "decoder.up_blocks.%d.resnets.0.conv1.weight", "decoder.up.%d.block.0.conv1.weight" },
     [PROBE_ENCODER_BLOCK] = { "encoder.down_blocks.0.resnets.%d.conv1.weight", "encoder.down.0.block.%d.conv1.weight" },
     [PROBE_DECODER_BLOCK] = { "decoder.up_blocks.0.resnets.%d.conv1.weight", "decoder.up.0.block.%d.conv1.weight" },
+    [PROBE_ATTENTION] = { "decoder.mid_block.attentions.0.to_q.weight", "decoder.mid.attn_1.q.weight" },
     [PROBE_QUANT] = { "quant_conv.weight", "encoder.quant_conv.weight" },
     [PROBE_POST] = { "post_quant_conv.weight", "decoder.post_quant_conv.weight" },
 };
@@ -110,6 +112,7 @@ static void infer_config(const struct weight_set *set, const struct vae_names *n
     }
     c->n_encoder_blocks = count_probes(set, names, PROBE_ENCODER_BLOCK, MAX_BLOCKS);
     c->n_decoder_blocks = count_probes(set, names, PROBE_DECODER_BLOCK, MAX_BLOCKS);
+    c->has_attention = look(set, names, PROBE_ATTENTION, 0) != NULL;
     c->has_quant = look(set, names, PROBE_QUANT, 0) != NULL;
     c->has_post_quant = look(set, names, PROBE_POST, 0) != NULL;
     c->n_groups = guess_groups(c);
@@ -198,7 +201,7 @@ static enum cyi_status read_config(const struct config *file, struct vae_config 
     TRY(read_blocks(file, c, err));
     TRY(check_flag(file, "use_quant_conv", c->has_quant, err));
     TRY(check_flag(file, "use_post_quant_conv", c->has_post_quant, err));
-    TRY(check_flag(file, "mid_block_add_attention", true, err));
+    TRY(check_flag(file, "mid_block_add_attention", c->has_attention, err));
     TRY(config_get_int_or(file, "norm_num_groups", 1, 4096, c->n_groups, &c->n_groups, err));
     TRY(config_get_int_or(file, "sample_size", 1, 65536, c->tile_pixels, &c->tile_pixels, err));
     TRY(config_get_float_or(file, "batch_norm_eps", 0.0, 1.0, c->batch_norm_eps, &c->batch_norm_eps, err));

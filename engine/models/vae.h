@@ -23,6 +23,7 @@ struct vae_config {
     int64_t n_groups;
     double eps, batch_norm_eps;
     bool has_quant, has_post_quant; /* 1×1 convolutions on the latents */
+    bool has_attention;             /* in the middle of encoder and decoder */
 };
 
 /* path: a folder with config.json and weights (stem "diffusion_pytorch_model"), or one .safetensors with diffusers or

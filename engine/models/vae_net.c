@@ -125,6 +125,9 @@ static enum cyi_status add_middle(struct builder *b, bool is_encoder, struct cyi
     enum cyi_status st = CYI_OK;
     for (int i = 0; i < 3; i++) {
         char name[96];
+        if (kinds[i] == VAE_LAYER_ATTENTION && !b->config->has_attention) {
+            continue;
+        }
         (void)snprintf(name, sizeof name, "%s.%s", is_encoder ? "encoder" : "decoder", parts[b->names->is_bfl][i]);
         TRY(add_layer(b, kinds[i], b->width, name, i == 2 ? stage : NULL, 0, err));
     }

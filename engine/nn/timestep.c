@@ -14,7 +14,6 @@ void timestep_sinusoid(float argument, int64_t n, float *values) {
     }
 }
 
-float timestep_argument(float sigma) {
-    float timestep = sigma * 1000.0F;
+float timestep_argument(float timestep) {
     return timestep / 1000.0F * 1000.0F;
 }

@@ -8,7 +8,7 @@
  * The frequencies and the products are float32, as in the reference: with undamped weights that is worth an NMSE of 1e-9. */
 void timestep_sinusoid(float argument, int64_t n, float *values);
 
-/* What the reference's chain of float32 operations makes of a sigma: (sigma · 1000 / 1000) · 1000. */
-float timestep_argument(float sigma);
+/* What the reference's chain of float32 operations makes of a scheduler's timestep: (timestep / 1000) · 1000. */
+float timestep_argument(float timestep);
 
 #endif

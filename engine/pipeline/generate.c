@@ -189,7 +189,7 @@ static enum cyi_status start_latents(struct job *job, struct cyi_error *err) {
     if (job->sigmas == NULL) {
         TRY(error_memory(err, "the schedule", ((size_t)n_steps + 1) * sizeof *job->sigmas));
     }
-    schedule_sigmas_exponential(schedule_mu_flux2(n_tokens, n_steps), n_steps, job->sigmas);
+    schedule_sigmas(&job->model->options.schedule, schedule_mu_flux2(n_tokens, n_steps), n_steps, job->sigmas);
     TRY(latents_draw_noise(job->ex.arena, job->request->seed, job->shape.n_rows, job->shape.n_cols, &job->noise, err));
     if (job->request->init != NULL) {
         latents_mix(job->sigmas[job->shape.first_step], &job->noise, &job->z, &job->x);
@@ -222,8 +222,8 @@ static enum cyi_status evaluate(struct job *job, int step, struct cyi_error *err
     int64_t n_passes = job->shape.is_guided ? 2 : 1;
     int64_t n_done = (step - job->shape.first_step) * n_passes * n_blocks;
     struct flux2_step evaluation = { .x = &job->x,
-                                     .sigma = job->sigmas[step],
-                                     .guidance = job->request->guidance,
+                                     .timestep = job->sigmas[step] * (float)job->model->options.schedule.n_timesteps,
+                                     .guidance = job->model->options.embeds_guidance ? job->request->guidance : -1.0F,
                                      .first_block = n_done,
                                      .n_blocks_all =
                                          (job->request->n_steps - job->shape.first_step) * n_passes * n_blocks,

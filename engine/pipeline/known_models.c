@@ -1,5 +1,5 @@
 /* What the files of a model do not say: a table of known models, then the folder's own model_index.json,
- * cyberimage.json and card. */
+ * scheduler_config.json, cyberimage.json and card. */
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -88,8 +88,66 @@ static enum cyi_status read_index(const struct cyi_allocator *allocator, const c
     struct config *file = NULL;
     enum cyi_status st = open_config(allocator, folder, "model_index.json", &file, err);
     if (st == CYI_OK && file != NULL) {
+        const char *name = config_get_string(file, "_class_name");
+        o->embeds_guidance = o->embeds_guidance && (name == NULL || strstr(name, "Klein") == NULL);
         st = config_get_bool_or(file, "is_distilled", o->is_distilled, &o->is_distilled, err);
     }
+    config_close(file);
+    return st;
+}
+
+/* What would be another algorithm is refused, not left out. */
+static enum cyi_status check_scheduler(const struct config *file, const char *folder, struct cyi_error *err) {
+    static const char *const flags[] = { "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas",
+                                         "stochastic_sampling", "invert_sigmas" };
+    const char *name = config_get_string(file, "_class_name");
+    enum cyi_status st = CYI_OK;
+    if (name != NULL && strcmp(name, "FlowMatchEulerDiscreteScheduler") != 0) {
+        return error_set(err, CYI_E_UNSUPPORTED,
+                         "%s/scheduler: a %.60s; this version has FlowMatchEulerDiscreteScheduler", folder, name);
+    }
+    for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
+        bool is_set = false;
+        TRY(config_get_bool_or(file, flags[i], false, &is_set, err));
+        if (is_set) {
+            return error_set(err, CYI_E_UNSUPPORTED, "%s/scheduler: %s is true, which is not supported", folder,
+                             flags[i]);
+        }
+    }
+done:
+    return st;
+}
+
+static enum cyi_status read_schedule(const struct config *file, const char *folder, struct schedule_config *c,
+                                     struct cyi_error *err) {
+    const char *kind = config_get_string(file, "time_shift_type");
+    bool is_dynamic = false; /* as in the reference, where the file does not say */
+    enum cyi_status st = CYI_OK;
+    TRY(check_scheduler(file, folder, err));
+    TRY(config_get_bool_or(file, "use_dynamic_shifting", false, &is_dynamic, err));
+    TRY(config_get_float_or(file, "shift", 1e-3, 1e3, 1.0, &c->shift, err));
+    TRY(config_get_float_or(file, "shift_terminal", 0.0, 0.999, 0.0, &c->terminal, err));
+    TRY(config_get_float_or(file, "num_train_timesteps", 1.0, 1e6, 1000.0, &c->n_timesteps, err));
+    c->kind = !is_dynamic                                   ? SCHEDULE_STATIC
+              : kind != NULL && strcmp(kind, "linear") == 0 ? SCHEDULE_LINEAR
+                                                            : SCHEDULE_EXPONENTIAL;
+    if (kind != NULL && strcmp(kind, "linear") != 0 && strcmp(kind, "exponential") != 0) {
+        st = error_set(err, CYI_E_UNSUPPORTED, "%s/scheduler: time_shift_type is %.40s, neither exponential nor linear",
+                       folder, kind);
+    }
+done:
+    return st;
+}
+
+static enum cyi_status find_schedule(const struct cyi_allocator *allocator, const char *folder, struct model_options *o,
+                                     struct cyi_error *err) {
+    struct config *file = NULL;
+    enum cyi_status st = CYI_OK;
+    TRY(open_config(allocator, folder, "scheduler/scheduler_config.json", &file, err));
+    if (file != NULL) {
+        TRY(read_schedule(file, folder, &o->schedule, err));
+    }
+done:
     config_close(file);
     return st;
 }
@@ -180,14 +238,19 @@ done:
 enum cyi_status model_options_find(const struct cyi_allocator *allocator, const struct model_paths *paths,
                                    const struct flux2_config *transformer, struct model_options *ret_options,
                                    struct cyi_error *err) {
-    struct model_options o = {
-        .text_layers = { 9, 18, 27 }, .n_text_layers = 3, .max_text_tokens = 512, .width = 1024, .height = 1024
-    };
+    struct model_options o = { .text_layers = { 9, 18, 27 },
+                               .n_text_layers = 3,
+                               .max_text_tokens = 512,
+                               .width = 1024,
+                               .height = 1024,
+                               .embeds_guidance = transformer->has_guidance,
+                               .schedule = schedule_default };
     enum cyi_status st = CYI_OK;
     /* A single file's own name says more than the name of its folder. */
     const char *named = file_exists(paths->transformer) ? paths->transformer : paths->base;
     o.is_distilled = guess_distilled(named, transformer);
     TRY(read_index(allocator, paths->base, &o, err));
+    TRY(find_schedule(allocator, paths->base, &o, err));
     apply_table(named, transformer, &o);
     TRY(read_own(allocator, paths->base, &o, err));
     TRY(read_card(allocator, paths->base, &o, err));

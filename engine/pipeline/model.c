@@ -290,7 +290,7 @@ void cyi_model_get_info(const struct cyi_model *model, struct cyi_model_info *re
                                    .licence = o->licence,
                                    .fingerprint = model->fingerprint,
                                    .is_distilled = o->is_distilled,
-                                   .has_embedded_guidance = flux2_get_config(model->transformer)->has_guidance,
+                                   .has_embedded_guidance = o->embeds_guidance,
                                    .max_text_tokens = (int)o->max_text_tokens,
                                    .default_width = (int)o->width,
                                    .default_height = (int)o->height,

@@ -7,6 +7,7 @@
 #include "models/vae.h"
 #include "pipeline/engine.h"
 #include "pipeline/preview.h"
+#include "sample/schedule.h"
 #include "text/bpe.h"
 
 #define MODEL_MAX_TEXT_LAYERS 8
@@ -19,6 +20,8 @@ struct model_options {
     char name[128];
     char licence[64];
     bool is_distilled;
+    bool embeds_guidance; /* klein's pipeline never tells the transformer the guidance, dev's always does */
+    struct schedule_config schedule;
     int text_layers[MODEL_MAX_TEXT_LAYERS]; /* hidden states that are read, counted in layers, ascending */
     int n_text_layers;
     int64_t max_text_tokens;
@@ -66,8 +69,8 @@ enum cyi_status model_paths_find(const struct cyi_allocator *allocator, const st
                                  struct model_paths *ret_paths, struct cyi_error *err);
 void model_paths_done(const struct cyi_allocator *allocator, struct model_paths *paths);
 
-/* Names and defaults: the built-in table by the transformer's shape, model_index.json, cyberimage.json, the card.
- * Errors: IO, FORMAT. */
+/* Names, defaults and schedule: the built-in table by the transformer's shape, model_index.json, scheduler_config.json,
+ * cyberimage.json, the card. Errors: IO, FORMAT, UNSUPPORTED. */
 enum cyi_status model_options_find(const struct cyi_allocator *allocator, const struct model_paths *paths,
                                    const struct flux2_config *transformer, struct model_options *ret_options,
                                    struct cyi_error *err);

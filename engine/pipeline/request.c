@@ -116,8 +116,8 @@ enum cyi_status request_check(const struct cyi_model *model, const struct cyi_re
     struct job_shape shape = { .n_rows = r->height / model->size_multiple,
                                .n_cols = r->width / model->size_multiple,
                                .first_step = r->init == NULL ? 0 : schedule_first_step(r->n_steps, r->strength),
-                               .is_guided = !model->options.is_distilled &&
-                                            !flux2_get_config(model->transformer)->has_guidance && r->guidance > 1.0F };
+                               .is_guided = !model->options.is_distilled && !model->options.embeds_guidance &&
+                                            r->guidance > 1.0F };
     if (shape.first_step >= r->n_steps) {
         return error_set(err, CYI_E_ARGUMENT, "strength %g of %d steps leaves no step to do", (double)r->strength,
                          r->n_steps);

@@ -16,14 +16,28 @@ double schedule_mu_flux2(int64_t n_tokens, int n_steps) {
     return slope * (double)n_steps + (mu_200 - 200.0 * slope);
 }
 
-void schedule_sigmas_exponential(double mu, int n_steps, float *sigmas) {
+const struct schedule_config schedule_default = { .kind = SCHEDULE_EXPONENTIAL, .shift = 3.0, .n_timesteps = 1000.0 };
+
+static float shift_time(const struct schedule_config *config, double mu, float t) {
+    if (config->kind == SCHEDULE_STATIC) {
+        return (float)config->shift * t / (1.0F + (float)(config->shift - 1.0) * t);
+    }
+    float power = (float)(config->kind == SCHEDULE_LINEAR ? mu : exp(mu));
+    return power / (power + (1.0F / t - 1.0F));
+}
+
+void schedule_sigmas(const struct schedule_config *config, double mu, int n_steps, float *sigmas) {
     double last = 1.0 / (double)n_steps;
     double distance = n_steps > 1 ? (last - 1.0) / (double)(n_steps - 1) : 0.0;
-    float power = (float)exp(mu);
     for (int k = 0; k < n_steps; k++) {
         bool is_last = k == n_steps - 1 && n_steps > 1;
-        float t = (float)(is_last ? last : (double)k * distance + 1.0);
-        sigmas[k] = power / (power + (1.0F / t - 1.0F));
+        sigmas[k] = shift_time(config, mu, (float)(is_last ? last : (double)k * distance + 1.0));
+    }
+    if (config->terminal > 0.0) {
+        float scale = (1.0F - sigmas[n_steps - 1]) / (float)(1.0 - config->terminal);
+        for (int k = 0; k < n_steps; k++) {
+            sigmas[k] = 1.0F - (1.0F - sigmas[k]) / scale;
+        }
     }
     sigmas[n_steps] = 0.0F;
 }

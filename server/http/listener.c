@@ -316,7 +316,8 @@ void http_stop(struct http *http) {
         return;
     }
     const int64_t deadline_us = clock_monotonic_us() + STOP_US;
-    const int fd = MHD_quiesce_daemon(http->daemon);
+    /* Who comes now is answered and let go. MHD_quiesce_daemon would keep newcomers out, but in libmicrohttpd 1.0 it and the
+     * library's threads may both take the socket out of epoll, and the second one ends the process. */
     atomic_store(&http->is_stopping, true);
     pulse_wake(http);
     tasks_wait(&http->tasks);
@@ -327,9 +328,6 @@ void http_stop(struct http *http) {
     MHD_stop_daemon(http->daemon);
     if (http->watchers.events != NULL) { /* no watcher is left that could ask for it again */
         events_on_publish(http->watchers.events, NULL, NULL);
-    }
-    if (fd >= 0) {
-        (void)close(fd);
     }
     http_free(http);
 }

@@ -56,7 +56,7 @@ static void run_forward(const char *backend_name, enum dtype act_dtype, double l
     assert_int_equal(tensor_new_2d(ex.arena, DTYPE_F32, 15, 128, &velocity, &err), CYI_OK);
     assert_int_equal(flux2_prepare(model, &ex, &text, &grid, 1, NULL, &run, &err), CYI_OK);
     const struct flux2_step step = {
-        .x = &x, .sigma = 0.71875F, .guidance = 4.0F, .n_blocks_all = 4, .velocity = &velocity
+        .x = &x, .timestep = 718.75F, .guidance = 4.0F, .n_blocks_all = 4, .velocity = &velocity
     };
     assert_int_equal(flux2_forward(model, &ex, &run, &step, &err), CYI_OK);
     golden_check("forward.output", &velocity, &expected, limit);

@@ -316,7 +316,7 @@ def s13_bombs_of_json_are_refused_in_no_time(folder):
                 assert len(bomb) > 2**20, bomb[:60]
         answer = studio.post("/api/v1/jobs", b"{}", headers={"Content-Encoding": "gzip"})
         assert answer.status == 415, answer
-        assert studio.submit()["state"] == "queued"
+        assert studio.submit()["state"] in ("queued", "running")
 
 
 @claim

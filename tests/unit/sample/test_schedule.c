@@ -21,11 +21,11 @@ static int close_fixture(void **state) {
     return 0;
 }
 
-static void check_sigmas(const json_t *row, double mu, int n_steps) {
+static void check_sigmas(const struct schedule_config *config, const json_t *row, double mu, int n_steps) {
     const json_t *expected = json_object_get(row, "sigmas");
     float sigmas[64];
     assert_int_equal(json_array_size(expected), n_steps + 1);
-    schedule_sigmas_exponential(mu, n_steps, sigmas);
+    schedule_sigmas(config, mu, n_steps, sigmas);
     for (int i = 0; i <= n_steps; i++) {
         float sigma = (float)json_number_value(json_array_get(expected, (size_t)i));
         if (memcmp(&sigma, &sigmas[i], sizeof sigma) != 0) {
@@ -54,11 +54,35 @@ static void schedule_sigmas_equal_reference(void **state) {
         size_t i;
         json_t *row;
         json_array_foreach(json_object_get(*state, families[f]), i, row) {
-            check_sigmas(row, json_number_value(json_object_get(row, "mu")),
+            check_sigmas(&schedule_default, row, json_number_value(json_object_get(row, "mu")),
                          (int)json_integer_value(json_object_get(row, "steps")));
         }
         assert_true(i > 10);
     }
+}
+
+/* What scheduler_config.json may say instead; recorded with diffusers 0.42.1. */
+static void other_schedules_equal_reference(void **state) {
+    (void)state;
+    json_error_t fault;
+    json_t *rows = json_load_file(fixture_path("golden/schedule/others.json"), 0, &fault), *row;
+    size_t i;
+    assert_non_null(rows);
+    json_array_foreach(rows, i, row) {
+        const char *kind = json_string_value(json_object_get(row, "kind"));
+        const struct schedule_config config = {
+            .kind = strcmp(kind, "static") == 0   ? SCHEDULE_STATIC
+                    : strcmp(kind, "linear") == 0 ? SCHEDULE_LINEAR
+                                                  : SCHEDULE_EXPONENTIAL,
+            .shift = json_number_value(json_object_get(row, "shift")),
+            .terminal = json_number_value(json_object_get(row, "terminal")),
+            .n_timesteps = 1000.0,
+        };
+        check_sigmas(&config, row, json_number_value(json_object_get(row, "mu")),
+                     (int)json_integer_value(json_object_get(row, "steps")));
+    }
+    assert_true(i > 40);
+    json_decref(rows);
 }
 
 static void schedule_first_step_equals_reference(void **state) {
@@ -81,6 +105,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(schedule_mu_equals_reference),
         cmocka_unit_test(schedule_sigmas_equal_reference),
+        cmocka_unit_test(other_schedules_equal_reference),
         cmocka_unit_test(schedule_first_step_equals_reference),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
