@@ -118,12 +118,26 @@ void files_hash(const void *data, size_t size_bytes, char ret_sha256[FILES_SHA25
     (void)sodium_bin2hex(ret_sha256, FILES_SHA256_TEXT, hash, sizeof hash);
 }
 
+/* By making a file and removing it: rights alone do not tell (/proc, a read-only mount, somebody else's rules). */
+static bool can_make_file(const char *folder) {
+    char *path = files_join(folder, ".cyberimage-XXXXXX");
+    const int fd = mkostemp(path, O_CLOEXEC);
+    const int error = errno;
+    if (fd >= 0) {
+        (void)unlink(path);
+        (void)close(fd);
+    }
+    free(path);
+    errno = error;
+    return fd >= 0;
+}
+
 enum cyi_status files_check_writable(const char *folder, uint64_t need_bytes, struct cyi_error *err) {
     struct statvfs space;
     if (!files_is_folder(folder)) {
         return text_error(err, CYI_E_IO, "the folder %s does not exist", folder);
     }
-    if (access(folder, W_OK | X_OK) != 0) {
+    if (!can_make_file(folder)) {
         return text_error(err, CYI_E_IO, "cannot write into the folder %s: %s", folder, strerror(errno));
     }
     if (statvfs(folder, &space) == 0 && space.f_blocks > 0) {

@@ -292,6 +292,23 @@ def a_broken_model_folder_is_one_sentence(_):
         shutil.rmtree(model)
 
 
+@claim
+def another_schedule_is_refused_and_not_left_out(_):
+    model = copy_model(KLEIN, "model")
+    path = os.path.join(model, "scheduler", "scheduler_config.json")
+    config = json.loads(read(path))
+    for change, word in (({"use_karras_sigmas": True}, "use_karras_sigmas"), ({"stochastic_sampling": True}, "stochastic_sampling"),
+                         ({"_class_name": "DDIMScheduler"}, "DDIMScheduler"), ({"time_shift_type": "cubic"}, "cubic"),
+                         ({"shift_terminal": 2}, "shift_terminal"), ({"num_train_timesteps": 0}, "num_train_timesteps")):
+        write(path, json.dumps({**config, **change}).encode())
+        expect_refused("generate", "a", "--model", "./model", "--quiet", words=[word])
+
+
+@claim
+def a_folder_that_takes_no_files_is_refused_before_the_picture(_):
+    expect_refused("generate", "a", *TINY, "-o", "/proc/x.png", words=["--output", "/proc"])
+
+
 # ---- Ctrl-C ----
 
 
