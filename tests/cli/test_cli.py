@@ -309,6 +309,20 @@ def a_folder_that_takes_no_files_is_refused_before_the_picture(_):
     expect_refused("generate", "a", *TINY, "-o", "/proc/x.png", words=["--output", "/proc"])
 
 
+@claim
+def a_full_disk_is_one_sentence_and_no_half_picture(_):
+    os.mkdir("small")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "small"], capture_output=True, check=False).returncode != 0:
+        raise Skip("a file system cannot be mounted here")
+    try:
+        write("small/precious", b"x" * 56000)
+        result = run("generate", "a", *TINY, "--quiet", "--seed", "1", "-o", "small/x.png")
+        assert result.code == 1 and "small/x.png" in result.err and "No space" in result.err, result
+        assert os.listdir("small") == ["precious"]
+    finally:
+        subprocess.run(["umount", "small"], check=True)
+
+
 # ---- Ctrl-C ----
 
 
