@@ -52,7 +52,7 @@ lint:
 	@./tools/check_layers.sh
 	@[ -f build-lint/build.ninja ] || meson setup build-lint -Dtests=true >/dev/null
 	@ninja -C build-lint --quiet
-	@git ls-files 'engine/*.c' 'cli/*.c' | grep -vE 'shim_v3|backend/cuda' | xargs -P 2 -n 4 clang-tidy-14 -p build-lint --quiet
+	@git ls-files 'engine/*.c' 'common/*.c' 'cli/*.c' 'worker/*.c' 'server/*.c' | grep -vE 'shim_v3|backend/cuda' | xargs -P 2 -n 4 clang-tidy-14 -p build-lint --quiet
 
 install: all
 	@meson install -C build

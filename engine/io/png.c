@@ -121,7 +121,7 @@ enum cyi_status png_decode(const struct cyi_allocator *allocator, const struct i
                            struct cyi_image **ret_image, int *ret_orientation, struct cyi_error *err) {
     struct cyi_image *image = NULL;
     spng_ctx *ctx = NULL;
-    int width, height, orientation;
+    int width, height, orientation = 1;
     enum cyi_status st = CYI_OK;
     TRY(open_pixels(source, &ctx, &width, &height, &orientation, err));
     TRY(image_create(allocator, width, height, 3, &image, err));
@@ -150,7 +150,7 @@ enum cyi_status png_decode_alpha(const struct cyi_allocator *allocator, const st
     struct cyi_image *alpha = NULL;
     uint8_t *rgba = NULL;
     spng_ctx *ctx = NULL;
-    int width, height, orientation;
+    int width, height, orientation = 1;
     enum cyi_status st = CYI_OK;
     TRY(open_pixels(source, &ctx, &width, &height, &orientation, err));
     if (!has_alpha(ctx)) {

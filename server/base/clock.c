@@ -35,7 +35,8 @@ const char *clock_utc_text(char buffer[CLOCK_TEXT], int64_t time_us) {
     int us = 0;
     const time_t seconds = split(time_us, &us);
     if (gmtime_r(&seconds, &parts) == NULL) {
-        return strcpy(buffer, "-");
+        (void)snprintf(buffer, CLOCK_TEXT, "-");
+        return buffer;
     }
     const size_t n = strftime(buffer, CLOCK_TEXT, "%Y-%m-%dT%H:%M:%S", &parts);
     (void)snprintf(buffer + n, CLOCK_TEXT - n, ".%06dZ", us);
@@ -47,7 +48,8 @@ const char *clock_local_text(char buffer[CLOCK_TEXT], int64_t time_us) {
     int us = 0;
     const time_t seconds = split(time_us, &us);
     if (localtime_r(&seconds, &parts) == NULL) {
-        return strcpy(buffer, "-");
+        (void)snprintf(buffer, CLOCK_TEXT, "-");
+        return buffer;
     }
     const size_t n = strftime(buffer, CLOCK_TEXT, "%Y-%m-%dT%H:%M:%S", &parts);
     const long minutes = parts.tm_gmtoff / 60;

@@ -45,7 +45,7 @@ static bool says_kind(const char *words, enum kind kind) {
 
 /* A word of the kind that is not ruled out and not in the prompt; NULL when all are. */
 static const char *pick(enum kind kind, const char *words, const char *ruled_out, uint64_t *random) {
-    size_t n = 0;
+    size_t n = 1; /* no kind is without words */
     while (kinds[kind].words[n] != NULL) {
         n++;
     }

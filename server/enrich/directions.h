@@ -35,7 +35,7 @@ enum problem_code directions_check(const json_t *texts, const char *field, bool 
 
 /* What a language model is told: what makes a good prompt, the directions with their instructions, what must not
  * appear, and which of how many versions this is. A new string. */
-char *directions_brief(unsigned directions, const char *const instructions[N_DIRECTIONS], enum caption_style style,
+char *directions_brief(unsigned chosen, const char *const instructions[N_DIRECTIONS], enum caption_style style,
                        const char *negative, int version, int n_versions);
 
 #endif

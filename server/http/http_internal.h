@@ -205,13 +205,13 @@ struct pulse {
 void pulse_init(struct pulse *pulse);
 void pulse_done(struct pulse *pulse);
 void pulse_start(struct http *http);
-void pulse_wake(void *http);
+void pulse_wake(void *user);        /* a struct http */
 void pulse_stop(struct http *http); /* may still be woken until pulse_done, to no effect */
 
 void connections_init(struct connections *connections);
 void connections_done(struct connections *connections);
 bool connections_have_room(struct http *http, const struct sockaddr *address);
-struct connection *connections_add(struct http *http, int fd, const struct sockaddr *address);
+struct connection *connections_add(struct http *http, int fd, const struct sockaddr *socket);
 void connections_remove(struct connections *connections, struct connection *connection);
 /* deadline_us 0: none. */
 void connections_expect(struct connections *connections, struct connection *connection, int64_t deadline_us);
