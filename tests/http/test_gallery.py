@@ -503,8 +503,15 @@ def quotas_are_kept(folder):
         answer = studio.ask("POST", "/api/v1/jobs", {"prompt": "x", "width": 64, "height": 64}, headers=alice)
         assert answer.status == 403 and "1 job" in answer.json["detail"], answer
         studio.submit(headers=owner)  # others are not touched
+        studio.need("PATCH", "/api/v1/users/" + alice_id, {"quota_jobs": None, "quota_mib": 1}, headers=owner)
+        noise = random.Random(1)
+        studio.upload(png(720, 720, lambda x, y: (noise.randrange(256), noise.randrange(256), noise.randrange(256))), headers=owner)
+        studio.upload(png(600, 700, lambda x, y: (noise.randrange(256), noise.randrange(256), noise.randrange(256))), headers=alice)
+        body, kind = multipart([], [("file", "x.png", plain((5, 5, 5)))])
+        answer = studio.post("/api/v1/uploads", body, headers={**alice, "Content-Type": kind})
+        assert answer.status == 403 and "1 MiB" in answer.json["detail"], answer
         usage = studio.need("GET", "/api/v1/me", headers=alice)["usage"]
-        assert usage["jobs"] == 1 and usage["pictures"] == 2 and usage["bytes"] > 0, usage
+        assert usage["jobs"] == 1 and usage["pictures"] == 3 and usage["bytes"] > 0, usage
 
 
 @claim
