@@ -195,12 +195,8 @@ static int run(const struct command *command, int argc, char **argv) {
     size_t i = 0;
     int exit_code = CLI_OK;
     enum problem_code st = PROBLEM_NONE;
-    if (options_parse(command, argc, argv, &options, &arguments, &err) != CYI_OK) {
-        return text_report(&err, CLI_BAD_INPUT);
-    }
-    if (arguments.wants_help) {
-        options_print_help(command, stdout);
-        return CLI_OK;
+    if (!options_begin(command, argc, argv, &options, &arguments, &exit_code)) {
+        return exit_code;
     }
     while (i < N_WORDS && strcmp(arguments.items[0], words[i].name) != 0) {
         i++;

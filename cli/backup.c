@@ -34,14 +34,10 @@ done:
 static int run(const struct command *command, int argc, char **argv) {
     struct backup_options options = { 0 };
     struct option_arguments arguments;
-    struct cyi_error err = { 0 };
+    int exit_code = CLI_OK;
     struct problem problem = { 0 };
-    if (options_parse(command, argc, argv, &options, &arguments, &err) != CYI_OK) {
-        return text_report(&err, CLI_BAD_INPUT);
-    }
-    if (arguments.wants_help) {
-        options_print_help(command, stdout);
-        return CLI_OK;
+    if (!options_begin(command, argc, argv, &options, &arguments, &exit_code)) {
+        return exit_code;
     }
     return make_backup(&options, arguments.items[0], &problem) == PROBLEM_NONE ? CLI_OK : server_report(&problem);
 }

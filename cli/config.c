@@ -70,17 +70,13 @@ static void print_json(struct settings *settings, const struct studio_paths *pat
 static int run(const struct command *command, int argc, char **argv) {
     struct config_options options = { 0 };
     struct option_arguments arguments;
-    struct cyi_error err = { 0 };
+    int exit_code = CLI_OK;
     struct problem problem = { 0 };
     struct settings *settings = NULL;
     struct studio_paths paths = { .lock_fd = -1 };
     enum problem_code st = PROBLEM_NONE;
-    if (options_parse(command, argc, argv, &options, &arguments, &err) != CYI_OK) {
-        return text_report(&err, CLI_BAD_INPUT);
-    }
-    if (arguments.wants_help) {
-        options_print_help(command, stdout);
-        return CLI_OK;
+    if (!options_begin(command, argc, argv, &options, &arguments, &exit_code)) {
+        return exit_code;
     }
     TRY(server_settings_read(&options.server, &settings, &problem));
     TRY(studio_paths_init(settings, &paths, &problem));

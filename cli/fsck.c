@@ -97,15 +97,10 @@ done:
 static int run(const struct command *command, int argc, char **argv) {
     struct command_options options = { 0 };
     struct option_arguments arguments;
-    struct cyi_error err = { 0 };
     struct problem problem = { 0 };
     int exit_code = CLI_OK;
-    if (options_parse(command, argc, argv, &options, &arguments, &err) != CYI_OK) {
-        return text_report(&err, CLI_BAD_INPUT);
-    }
-    if (arguments.wants_help) {
-        options_print_help(command, stdout);
-        return CLI_OK;
+    if (!options_begin(command, argc, argv, &options, &arguments, &exit_code)) {
+        return exit_code;
     }
     options.fsck.mends = options.fsck.mends || options.rebuilds;
     if (check(&options, &exit_code, &problem) == PROBLEM_NONE) {

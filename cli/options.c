@@ -286,3 +286,18 @@ void options_print_help(const struct command *command, FILE *out) {
         fprintf(out, "\nExamples:\n%s", command->examples);
     }
 }
+
+bool options_begin(const struct command *command, int argc, char **argv, void *fields,
+                   struct option_arguments *ret_arguments, int *exit_code) {
+    struct cyi_error err = { 0 };
+    if (options_parse(command, argc, argv, fields, ret_arguments, &err) != CYI_OK) {
+        *exit_code = text_report(&err, CLI_BAD_INPUT);
+        return false;
+    }
+    if (ret_arguments->wants_help) {
+        options_print_help(command, stdout);
+        *exit_code = CLI_OK;
+        return false;
+    }
+    return true;
+}

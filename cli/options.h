@@ -68,6 +68,11 @@ struct option_arguments {
 enum cyi_status options_parse(const struct command *command, int argc, char **argv, void *fields,
                               struct option_arguments *ret_arguments, struct cyi_error *err);
 
+/* The same as commands begin: reports what is wrong, prints the help when it is asked for. false: the command is over, with
+ * *exit_code. */
+bool options_begin(const struct command *command, int argc, char **argv, void *fields,
+                   struct option_arguments *ret_arguments, int *exit_code);
+
 /* Prints the help of a sub-command. */
 void options_print_help(const struct command *command, FILE *out);
 

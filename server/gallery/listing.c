@@ -1,8 +1,8 @@
 /* Routes: lists, details, tags, albums, archives; what only reads. */
 #include "gallery/gallery_internal.h"
 
-#include "base/clock.h"
 #include "base/id.h"
+#include "base/page.h"
 #include "store/images.h"
 
 #include <stdlib.h>
@@ -41,13 +41,6 @@ static const struct json_row list_rows[] = {
     { "limit", JSON_ROW_INT, FILTER(limit), 1, MAX_PAGE, NULL, 0 },
 };
 
-static enum problem_code read_time(const char *name, const char *text, int64_t *ret_us, struct problem *problem) {
-    return text == NULL || clock_parse(text, ret_us)
-               ? PROBLEM_NONE
-               : problem_set(problem, PROBLEM_INVALID, name,
-                             "\"%s\" must be a date or a time such as 2026-11-26T12:00:00Z", name);
-}
-
 static enum problem_code read_filter(const struct request *request, struct list_fields *fields,
                                      struct problem *problem) {
     enum problem_code st = PROBLEM_NONE;
@@ -55,17 +48,10 @@ static enum problem_code read_filter(const struct request *request, struct list_
         .filter = { .width = -1, .height = -1, .seed = -1, .limit = 60, .owner = gallery_viewer(request) }
     };
     TRY(request_read_query(request, list_rows, COUNT(list_rows), fields, problem));
-    TRY(read_time("since", fields->since, &fields->filter.since_us, problem));
-    TRY(read_time("until", fields->until, &fields->filter.until_us, problem));
+    TRY(page_read_time("since", fields->since, &fields->filter.since_us, problem));
+    TRY(page_read_time("until", fields->until, &fields->filter.until_us, problem));
     fields->filter.is_oldest_first = fields->sort != NULL && strcmp(fields->sort, "oldest") == 0;
-    if (fields->cursor != NULL) {
-        if (fields->cursor[strspn(fields->cursor, "0123456789")] != '\0') {
-            st = problem_set(problem, PROBLEM_INVALID, "cursor",
-                             "\"cursor\" must be what the page before gave as \"next\"");
-            goto done;
-        }
-        fields->filter.after = strtoll(fields->cursor, NULL, 10);
-    }
+    TRY(page_read_cursor(fields->cursor, &fields->filter.after, problem));
 done:
     return st;
 }
@@ -88,7 +74,7 @@ void picture_add_links(json_t *image) {
 static enum problem_code list_images(struct studio *studio, struct request *request, struct response *response,
                                      struct problem *problem) {
     struct list_fields fields;
-    json_t *rows = NULL, *row, *next = json_null();
+    json_t *rows = NULL, *row;
     size_t i;
     enum problem_code st = read_filter(request, &fields, problem);
     if (st != PROBLEM_NONE) {
@@ -101,13 +87,7 @@ static enum problem_code list_images(struct studio *studio, struct request *requ
     if (st != PROBLEM_NONE) {
         return st;
     }
-    if ((int64_t)json_array_size(rows) > limit) {
-        (void)json_array_remove(rows, (size_t)limit);
-        char cursor[24];
-        (void)snprintf(cursor, sizeof cursor, "%lld",
-                       (long long)json_get_int(json_array_get(rows, (size_t)limit - 1), "number", 0));
-        next = json_need(json_string(cursor));
-    }
+    json_t *next = page_cut(rows, limit, "number");
     json_array_foreach(rows, i, row) {
         (void)json_object_del(row, "number");
         picture_add_links(row);

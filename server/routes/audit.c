@@ -1,7 +1,7 @@
 /* The audit log: lists, export, head, check. A user sees what it did itself; an administrator sees everything. */
 #include "routes/routes.h"
 
-#include "base/clock.h"
+#include "base/page.h"
 #include "store/audit_log.h"
 #include "studio.h"
 
@@ -31,31 +31,18 @@ static const struct json_row filter_rows[] = {
 };
 #define N_SHARED_ROWS 6
 
-static enum problem_code read_time(const char *name, const char *text, int64_t *ret_us, struct problem *problem) {
-    return text == NULL || clock_parse(text, ret_us)
-               ? PROBLEM_NONE
-               : problem_set(problem, PROBLEM_INVALID, name,
-                             "\"%s\" must be a date or a time such as 2026-11-26T12:00:00Z", name);
-}
-
 static enum problem_code read_filter(const struct request *request, const struct json_row *rows, size_t n_rows,
                                      struct audit_fields *fields, struct problem *problem) {
     enum problem_code st = PROBLEM_NONE;
     *fields = (struct audit_fields){ .filter = { .limit = 100 }, .format = "csv" };
     TRY(request_read_query(request, rows, n_rows, fields, problem));
-    TRY(read_time("since", fields->since, &fields->filter.since_us, problem));
-    TRY(read_time("until", fields->until, &fields->filter.until_us, problem));
+    TRY(page_read_time("since", fields->since, &fields->filter.since_us, problem));
+    TRY(page_read_time("until", fields->until, &fields->filter.until_us, problem));
     fields->filter.reader_id = request_is_admin(request) ? NULL : request_caller(request)->user_id;
     fields->filter.is_oldest_first = fields->sort != NULL && strcmp(fields->sort, "oldest") == 0;
-    if (fields->cursor != NULL) {
-        if (fields->cursor[strspn(fields->cursor, "0123456789")] != '\0') {
-            st = problem_set(problem, PROBLEM_INVALID, "cursor",
-                             "\"cursor\" must be what the page before gave as \"next\"");
-            goto done;
-        }
-        int64_t *end = fields->filter.is_oldest_first ? &fields->filter.after_seq : &fields->filter.before_seq;
-        *end = strtoll(fields->cursor, NULL, 10);
-    }
+    TRY(page_read_cursor(fields->cursor,
+                         fields->filter.is_oldest_first ? &fields->filter.after_seq : &fields->filter.before_seq,
+                         problem));
 done:
     return st;
 }
@@ -63,7 +50,7 @@ done:
 static enum problem_code list_audit(struct studio *studio, struct request *request, struct response *response,
                                     struct problem *problem) {
     struct audit_fields fields;
-    json_t *rows = NULL, *next = json_null();
+    json_t *rows = NULL;
     enum problem_code st = read_filter(request, filter_rows, COUNT(filter_rows), &fields, problem);
     if (st != PROBLEM_NONE) {
         return st;
@@ -75,13 +62,7 @@ static enum problem_code list_audit(struct studio *studio, struct request *reque
     if (st != PROBLEM_NONE) {
         return st;
     }
-    if ((int64_t)json_array_size(rows) > limit) {
-        (void)json_array_remove(rows, (size_t)limit);
-        char cursor[24];
-        (void)snprintf(cursor, sizeof cursor, "%lld",
-                       (long long)json_get_int(json_array_get(rows, (size_t)limit - 1), "seq", 0));
-        next = json_need(json_string(cursor));
-    }
+    json_t *next = page_cut(rows, limit, "seq");
     response_json(response, 200, JSON("{s:o, s:o}", "rows", rows, "next", next));
     return PROBLEM_NONE;
 }

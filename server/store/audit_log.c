@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "store/audit_chain.h"
+#include "store/query.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,56 +14,38 @@
     "SELECT seq, time_us AS \"time:t\", actor, actor_id, address, user_agent, action, object, details AS "             \
     "\"details:j\", hash FROM audit WHERE seq > ?1"
 
-struct query {
-    char *sql;
-    json_t *arguments;
-};
-
-static void add(struct query *query, const char *condition, json_t *value) {
-    char *longer = text_format("%s AND %s", query->sql, condition);
-    free(query->sql);
-    query->sql = longer;
-    json_add(query->arguments, value);
-}
-
-static void add_text(struct query *query, const char *condition, const char *value) {
-    if (value != NULL) {
-        add(query, condition, json_text(value));
-    }
-}
-
 /* "job." → everything between "job." and "job/", the character after the dot: the index finds it. */
 static void add_action(struct query *query, const char *action) {
     const size_t n = action != NULL ? strlen(action) : 0;
     if (n > 0 && action[n - 1] == '.') {
         char *end = text_format("%.*s/", (int)n - 1, action);
-        add(query, "action >= ?", json_text(action));
-        add(query, "action < ?", json_text(end));
+        query_add(query, " AND action >= ?", json_text(action));
+        query_add(query, " AND action < ?", json_text(end));
         free(end);
     } else {
-        add_text(query, "action = ?", action);
+        query_add_text(query, " AND action = ?", action);
     }
 }
 
 enum problem_code audit_list(struct db *db, const struct audit_filter *filter, json_t **ret_rows,
                              struct problem *problem) {
     struct query query = { text_copy(SHOWN), ARGS("I]", (json_int_t)filter->after_seq) };
-    add_text(&query, "actor_id = ?", filter->reader_id);
-    add_text(&query, "actor = ?", filter->actor);
+    query_add_text(&query, " AND actor_id = ?", filter->reader_id);
+    query_add_text(&query, " AND actor = ?", filter->actor);
     add_action(&query, filter->action);
-    add_text(&query, "object = ?", filter->object);
-    add_text(&query,
-             "instr(lower(action || ' ' || coalesce(object, '') || ' ' || coalesce(actor, '') || ' ' || "
-             "coalesce(address, '') || ' ' || coalesce(details, '')), lower(?)) > 0",
-             filter->text);
+    query_add_text(&query, " AND object = ?", filter->object);
+    query_add_text(&query,
+                   " AND instr(lower(action || ' ' || coalesce(object, '') || ' ' || coalesce(actor, '') || ' ' || "
+                   "coalesce(address, '') || ' ' || coalesce(details, '')), lower(?)) > 0",
+                   filter->text);
     if (filter->since_us > 0) {
-        add(&query, "time_us >= ?", json_integer(filter->since_us));
+        query_add(&query, " AND time_us >= ?", json_integer(filter->since_us));
     }
     if (filter->until_us > 0) {
-        add(&query, "time_us < ?", json_integer(filter->until_us));
+        query_add(&query, " AND time_us < ?", json_integer(filter->until_us));
     }
     if (filter->before_seq > 0) {
-        add(&query, "seq < ?", json_integer(filter->before_seq));
+        query_add(&query, " AND seq < ?", json_integer(filter->before_seq));
     }
     char *sql = text_format("%s ORDER BY seq %s LIMIT ?", query.sql, filter->is_oldest_first ? "ASC" : "DESC");
     json_add(query.arguments, json_integer(filter->limit));

@@ -2,6 +2,7 @@
 #include "store/images.h"
 
 #include "base/clock.h"
+#include "store/query.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -130,20 +131,6 @@ static char *make_match(const char *q) {
     return match;
 }
 
-struct query {
-    char *sql;
-    json_t *arguments;
-};
-
-static void add(struct query *query, const char *condition, json_t *value) {
-    char *longer = text_format("%s%s", query->sql, condition);
-    free(query->sql);
-    query->sql = longer;
-    if (value != NULL) {
-        json_add(query->arguments, value);
-    }
-}
-
 /* Where a list begins to read, which is what it is in the order of: words, a tag's or an album's pictures (ids are in the order of
  * time as well), or all. */
 struct source {
@@ -171,7 +158,7 @@ static void add_after(struct query *query, const struct source *source, const st
                           source->key)
             : text_format(" AND %s < coalesce((SELECT id FROM images WHERE number >= ? ORDER BY number LIMIT 1), 'g')",
                           source->key);
-    add(query, condition, json_integer(filter->after));
+    query_add(query, condition, json_integer(filter->after));
     free(condition);
 }
 
@@ -189,58 +176,44 @@ static struct query make_query(const struct image_filter *filter) {
         source.tables, joins_tag ? "JOIN image_tags t ON t.image_id = i.id " : "",
         joins_album ? "JOIN album_images a ON a.image_id = i.id " : "");
     /* A job has few pictures: their index is better than the order, which the plus sign takes away. */
-    add(&query,
-        filter->is_deleted    ? "i.deleted_us IS NOT NULL"
-        : filter->job != NULL ? "+i.deleted_us IS NULL"
-                              : "i.deleted_us IS NULL",
-        NULL);
+    query_add(&query,
+              filter->is_deleted    ? "i.deleted_us IS NOT NULL"
+              : filter->job != NULL ? "+i.deleted_us IS NULL"
+                                    : "i.deleted_us IS NULL",
+              NULL);
     if (match != NULL) {
-        add(&query, " AND prompts MATCH ?", json_string(match));
+        query_add(&query, " AND prompts MATCH ?", json_string(match));
     }
-    if (filter->owner != NULL) {
-        add(&query, " AND i.owner = ?", json_string(filter->owner));
-    }
-    if (filter->of != NULL) {
-        add(&query, " AND i.owner = ?", json_string(filter->of));
-    }
-    if (filter->model != NULL) {
-        add(&query, " AND i.model = ?", json_string(filter->model));
-    }
-    if (filter->kind != NULL) {
-        add(&query, " AND i.kind = ?", json_string(filter->kind));
-    }
-    if (filter->job != NULL) {
-        add(&query, " AND i.job_id = ?", json_string(filter->job));
-    }
-    if (filter->tag != NULL) {
-        add(&query, " AND t.tag_id = (SELECT id FROM tags WHERE name = ?)", json_string(filter->tag));
-    }
-    if (filter->album != NULL) {
-        add(&query, " AND a.album_id = ?", json_string(filter->album));
-    }
+    query_add_text(&query, " AND i.owner = ?", filter->owner);
+    query_add_text(&query, " AND i.owner = ?", filter->of);
+    query_add_text(&query, " AND i.model = ?", filter->model);
+    query_add_text(&query, " AND i.kind = ?", filter->kind);
+    query_add_text(&query, " AND i.job_id = ?", filter->job);
+    query_add_text(&query, " AND t.tag_id = (SELECT id FROM tags WHERE name = ?)", filter->tag);
+    query_add_text(&query, " AND a.album_id = ?", filter->album);
     if (filter->width >= 0) {
-        add(&query, " AND i.width = ?", json_integer(filter->width));
+        query_add(&query, " AND i.width = ?", json_integer(filter->width));
     }
     if (filter->height >= 0) {
-        add(&query, " AND i.height = ?", json_integer(filter->height));
+        query_add(&query, " AND i.height = ?", json_integer(filter->height));
     }
     if (filter->seed >= 0) {
-        add(&query, " AND i.seed = ?", json_integer(filter->seed));
+        query_add(&query, " AND i.seed = ?", json_integer(filter->seed));
     }
     if (filter->is_favourite) {
-        add(&query, " AND i.is_favourite = 1", NULL);
+        query_add(&query, " AND i.is_favourite = 1", NULL);
     }
     if (filter->since_us > 0) {
-        add(&query, " AND i.created_us >= ?", json_integer(filter->since_us));
+        query_add(&query, " AND i.created_us >= ?", json_integer(filter->since_us));
     }
     if (filter->until_us > 0) {
-        add(&query, " AND i.created_us < ?", json_integer(filter->until_us));
+        query_add(&query, " AND i.created_us < ?", json_integer(filter->until_us));
     }
     if (filter->after > 0) {
         add_after(&query, &source, filter);
     }
     char *order = text_format(" ORDER BY %s %s LIMIT ?", source.key, filter->is_oldest_first ? "ASC" : "DESC");
-    add(&query, order, json_integer(filter->limit));
+    query_add(&query, order, json_integer(filter->limit));
     free(order);
     free(match);
     return query;
