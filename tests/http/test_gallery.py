@@ -49,7 +49,8 @@ def folders_are_where_the_settings_say(folder):
     with Studio(folder, images=places["images"], cache=places["cache"], database=os.path.join(folder, "elsewhere", "the.db")) as studio:
         picture = make(studio)[0]
         day = time.strftime("%Y/%m/%d", time.gmtime(int(picture[:8] + picture[9:13], 16) / 1000))
-        assert os.path.exists(os.path.join(places["images"], day, picture + ".png"))
+        # A moment after its row it is at its place: see server/gallery/moving.c.
+        wait_for(lambda: os.path.exists(os.path.join(places["images"], day, picture + ".png")), 5, "the file")
         assert len(glob.glob(os.path.join(places["cache"], "thumbnails", "*", picture + "-*.webp"))) == 2
         assert os.path.exists(os.path.join(folder, "elsewhere", "the.db"))
         assert not os.path.exists(os.path.join(studio.data, "images")) and not os.path.exists(os.path.join(studio.data, "db"))
@@ -63,7 +64,7 @@ def a_picture_comes_in_every_format_and_from_every_cache(folder):
         picture = make(studio)[0]
         path = "/images/%s" % picture
         original = studio.get(path + ".png")
-        stored = glob.glob(os.path.join(studio.data, "images", "*", "*", "*", picture + ".png"))[0]
+        stored = wait_for(lambda: glob.glob(os.path.join(studio.data, "images", "*", "*", "*", picture + ".png")), 5, "the file")[0]
         with open(stored, "rb") as file:
             assert original.body == file.read()
         assert original.headers["Content-Type"] == "image/png" and "immutable" in original.headers["Cache-Control"], original.headers

@@ -100,6 +100,7 @@ def a_backup_made_while_pictures_are_made_can_be_put_back(folder):
         for name in ("../x", "/etc/x", ".x", "a/b", "", "x" * 101):
             assert studio.post("/api/v1/backup", {"file": name}).json["field"] == "file", name
         studio.wait(job["id"])
+        wait_for(lambda: not os.listdir(os.path.join(studio.data, "images", ".moving")), 5, "the last file at its place")
         pictures = os.path.join(folder, "pictures")
         shutil.copytree(os.path.join(studio.data, "images"), pictures)
     assert os.listdir(folder).count("backup.sqlite.partial") == 0
